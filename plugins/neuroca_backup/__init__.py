@@ -1,0 +1,1 @@
+"""Backup, verification, restore and disaster recovery of the NeuroCognitive Architecture."""

@@ -1,0 +1,1 @@
+"""Airflow hooks: Airflow connections become our endpoints and runtime."""

@@ -1,0 +1,1 @@
+"""The nouns of the project as plain data; nothing here does I/O."""

@@ -1,0 +1,116 @@
+"""Names of things: components, backup sets, backups, attempts and their object keys."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from neuroca_backup.errors import ConfigurationError
+
+_SOURCE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_BACKUP = re.compile(r"(?P<time>\d{8}T\d{6}Z)-(?P<run>[0-9a-f]{8})-(?P<source>[a-z][a-z0-9_]{0,62})")
+_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+class Component(StrEnum):
+    """What `backup.yaml` schedules; each has a schedule, a retention and objectives."""
+
+    DATABASE = "database"
+    MEMORY_TIERS = "memory_tiers"
+    CONFIGURATION = "configuration"
+    MODEL_WEIGHTS = "model_weights"
+    LOGS = "logs"
+
+
+def set_id(*, at: datetime, run: str) -> str:
+    """Return the id of the backup set of one run, e.g. `20261123T020000Z-1f0c9a3e`.
+
+    The same `at` (aware) and `run` always give the same id, so a retried task works on the same
+    backup; ids sort by UTC time.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"set_id needs an aware datetime, got {at!r}")
+    digest = hashlib.sha256(run.encode()).hexdigest()[:8]
+    return f"{at.astimezone(UTC).strftime(_TIME_FORMAT)}-{digest}"
+
+
+def attempt_token() -> str:
+    """Return a fresh token that keeps two attempts at the same backup apart."""
+    return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class BackupRef:
+    """Which backup: its component and its id, which ends in the name of its source.
+
+    Everything stored for it lives under `prefix`.
+    """
+
+    backup_id: str
+    component: Component
+
+    def __post_init__(self) -> None:
+        if _BACKUP.fullmatch(self.backup_id) is None:
+            raise ConfigurationError(
+                f"{self.backup_id!r} is not a backup id",
+                remedy="Backup ids look like 20261123T020000Z-1f0c9a3e-postgres; "
+                "`neuroca-backup list` prints them.",
+                value=self.backup_id,
+            )
+
+    @classmethod
+    def of(cls, set_id: str, component: Component, source: str) -> BackupRef:
+        """Return the backup of `source` within the set `set_id`."""
+        return cls(backup_id=f"{set_id}-{source}", component=component)
+
+    @property
+    def source(self) -> str:
+        """The name of the source, e.g. `postgres`."""
+        return self._part("source")
+
+    @property
+    def set_id(self) -> str:
+        """The id of the backup set."""
+        return f"{self._part('time')}-{self._part('run')}"
+
+    @property
+    def time(self) -> datetime:
+        """When the run was due, in UTC."""
+        return datetime.strptime(self._part("time"), _TIME_FORMAT).replace(tzinfo=UTC)
+
+    @property
+    def prefix(self) -> str:
+        """Where the backup lives in every store: `<component>/<source>/<backup id>`."""
+        return f"{self.component}/{self.source}/{self.backup_id}"
+
+    @property
+    def manifest_key(self) -> str:
+        """The object whose presence makes this a backup."""
+        return f"{self.prefix}/manifest.json"
+
+    @property
+    def verification_key(self) -> str:
+        """The newest verification result, one in each store."""
+        return f"{self.prefix}/verification.json"
+
+    def keys_key(self, attempt: str) -> str:
+        """The wrapped keyset; kept with the attempt, so no other attempt can overwrite it."""
+        return f"{self.prefix}/{attempt}/keys.json"
+
+    def member_key(self, attempt: str, member: str) -> str:
+        """The stored bytes of one member of one attempt."""
+        return f"{self.prefix}/{attempt}/members/{member}"
+
+    def _part(self, name: str) -> str:
+        match = _BACKUP.fullmatch(self.backup_id)
+        assert match is not None  # noqa: S101 - checked at construction
+        return match[name]
+
+
+def is_source_name(name: str) -> bool:
+    """Return whether `name` can name a source (it becomes part of ids and object keys)."""
+    return _SOURCE.fullmatch(name) is not None

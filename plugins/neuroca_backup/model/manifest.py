@@ -1,0 +1,153 @@
+"""The manifest: the statement that a backup exists, and all a restore needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuroca_backup.errors import DamagedError
+from neuroca_backup.model import document
+from neuroca_backup.model.identity import BackupRef, Component
+
+VERSION = 1
+
+
+class Digest(BaseModel):
+    """The size in bytes and the SHA-256 (hex) of a byte stream."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Member(BaseModel):
+    """One named byte stream: `plain` as the engine gave it, `stored` as the store holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    plain: Digest
+    stored: Digest
+
+
+class Dump(BaseModel):
+    """What an engine says of a dump it has finished.
+
+    `consistency` is the consistent point in the engine's own terms (LSN, oplog timestamp, ...);
+    `facts` are what `compare` looks at after a restore; `empty` says that the source is known to
+    hold nothing, without which a dump of nothing is an error.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server_version: str
+    tools: dict[str, str] = {}
+    consistency: dict[str, str] = {}
+    facts: dict[str, Any]
+    empty: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Manifest(BaseModel):
+    """Everything about one backup. Written last, deleted first; no manifest, no backup."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = VERSION
+    backup_id: str
+    set_id: str
+    component: Component
+    source: str
+    engine: str
+    attempt: str
+    kind: str = "full"
+    parent: str | None = None
+    stages: tuple[str, ...]
+    dump: Dump
+    members: tuple[Member, ...]
+    started_at: datetime
+    finished_at: datetime
+    expires_at: datetime | None = None
+    hold: bool = False
+    classification: str = "confidential"
+    product: str
+
+    @property
+    def ref(self) -> BackupRef:
+        """Which backup this is."""
+        return BackupRef(backup_id=self.backup_id, component=self.component)
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes that the engine gave."""
+        return sum(member.plain.size for member in self.members)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all members in one store."""
+        return sum(member.stored.size for member in self.members)
+
+    def key_of(self, member: Member) -> str:
+        """The object key of `member`."""
+        return self.ref.member_key(self.attempt, member.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedManifest:
+    """A manifest with the MAC made by its keyset (hex), as the store holds it.
+
+    `covered` is what the MAC covers: the manifest's bytes exactly as stored, so that a later
+    version with more fields still verifies an older manifest.
+    """
+
+    manifest: Manifest
+    mac: str
+    covered: bytes
+
+    @classmethod
+    def seal(cls, manifest: Manifest, mac: Callable[[bytes], str]) -> SealedManifest:
+        """Return `manifest` with the MAC that `mac` makes of its bytes."""
+        covered = document.canonical(manifest.model_dump(mode="json"))
+        return cls(manifest=manifest, mac=mac(covered), covered=covered)
+
+    def encode(self) -> bytes:
+        """Return the object's bytes."""
+        return document.encode({"mac": self.mac, "manifest": json.loads(self.covered)})
+
+    @classmethod
+    def decode(cls, data: bytes, *, name: str, ref: BackupRef | None = None) -> SealedManifest:
+        """Return the manifest in `data`; raise `DamagedError` naming it where it is not one.
+
+        With `ref`, a manifest of another backup in this place is damage, too.
+        """
+        body = document.decode(data, name=name)
+        stored = body.get("manifest")
+        version = stored.get("version") if isinstance(stored, dict) else None
+        if version != VERSION:
+            raise DamagedError(
+                f"{name} is a manifest of version {version!r}; this program reads {VERSION}",
+                remedy="Use the version of neuroca-backup that wrote it, or a newer one.",
+                key=name,
+            )
+        try:
+            manifest = Manifest.model_validate(stored)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise DamagedError(
+                f"{name} is not a valid manifest: {first['loc']}: {first['msg']}",
+                remedy="Restore from another store.",
+                key=name,
+            ) from None
+        if ref is not None and manifest.ref != ref:
+            raise DamagedError(
+                f"{name} is the manifest of another backup, {manifest.backup_id}",
+                remedy="Restore from another store.",
+                key=name,
+            )
+        return cls(manifest=manifest, mac=str(body.get("mac")), covered=document.canonical(stored))

@@ -1,0 +1,1 @@
+"""Airflow operators: each places one service call as a task."""

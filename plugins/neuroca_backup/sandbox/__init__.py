@@ -1,0 +1,1 @@
+"""Throwaway real servers for the demo, the tests, restore tests and drills."""

@@ -1,0 +1,1 @@
+"""What the system does: verbs over engines, stores, stages, keyring and catalog."""

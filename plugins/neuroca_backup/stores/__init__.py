@@ -1,0 +1,96 @@
+"""Stores: places for objects. One file each, one contract, tested on every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """What a store says of one object: its key (relative to the store's path), size in bytes,
+    time of last change (aware, UTC) and storage class ("" where the store has none).
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    storage_class: str = ""
+
+
+class Store(Protocol):
+    """A place for objects under `<bucket>/<path>`; keys are relative to that path.
+
+    Every method raises `NotFoundError`, `AccessDeniedError` or `StoreUnavailableError`, naming
+    the store and the key; none ever returns less than was asked for without raising.
+    """
+
+    name: str
+    location: str
+
+    def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Open `key` for writing a stream of any length; memory stays flat.
+
+        The object appears, whole, when the block ends; when the block raises nothing appears and
+        parts already sent are removed. An existing object is replaced.
+        """
+        ...
+
+    def put(self, key: str, data: bytes, *, create_only: bool = False) -> None:
+        """Write a small object at once.
+
+        Raises:
+            AlreadyExistsError: `create_only` was asked for and the key exists; of any number of
+                simultaneous callers exactly one does not get this.
+        """
+        ...
+
+    def reader(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Open `key` for reading, wholly or a range; a short read raises `StoreUnavailableError`.
+
+        Reading past the end of the object gives what there is up to the end.
+        """
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Return a small object's bytes."""
+        ...
+
+    def stat(self, key: str) -> ObjectStat:
+        """Return what the store knows of `key`."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectStat]:
+        """Yield every object whose key starts with the folder `prefix`, in the order of keys.
+
+        `prefix` ends at a folder's border: `database/postgres` never lists `database/postgres2`.
+        """
+        ...
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly within the folder `prefix`, sorted."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key` with all its versions; removing what is not there is not an error."""
+        ...
+
+    def copy_from(self, other: Store, key: str) -> bool:
+        """Copy `key` from `other` within the service, without the bytes passing through here.
+
+        Returns False, having done nothing, where the two ends do not allow it.
+        """
+        ...
+
+    def sweep_uploads(self, *, older_than: timedelta) -> int:
+        """Abort unfinished uploads that started before `older_than` ago; return how many."""
+        ...
+
+    def check(self) -> None:
+        """Raise unless the bucket or directory is there and may be listed."""
+        ...
