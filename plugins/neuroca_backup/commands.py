@@ -1,6 +1,4 @@
-"""The one module that runs vendor tools: found by name, given a minimal environment, judged by
-their exit code and the tail of their stderr.
-"""
+"""The one module that runs vendor tools, in a minimal environment, and judges how they ended."""
 
 from __future__ import annotations
 
@@ -98,9 +96,7 @@ def run(
     secrets: Sequence[str] = (),
 ) -> bytes:
     """Run `argv` to its end and return its (small) stdout; raises as `started` does."""
-    with started(
-        argv, env=env, stdin=stdin, stdout=subprocess.PIPE, secrets=secrets
-    ) as process:
+    with started(argv, env=env, stdin=stdin, stdout=subprocess.PIPE, secrets=secrets) as process:
         assert process.stdout is not None  # noqa: S101 - asked for above
         return process.stdout.read()
 

@@ -98,6 +98,6 @@ class Engine(Protocol):
         """Return every difference between the loaded copy and the manifest's facts."""
         ...
 
-    def publish(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
+    def publish(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
         """Put the compared copy in its final place; return notes (what was kept, and where)."""
         ...

@@ -12,7 +12,9 @@ from enum import StrEnum
 from neuroca_backup.errors import ConfigurationError
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_BACKUP = re.compile(r"(?P<time>\d{8}T\d{6}Z)-(?P<run>[0-9a-f]{8})-(?P<source>[a-z][a-z0-9_]{0,62})")
+_BACKUP = re.compile(
+    rf"(?P<time>\d{{8}}T\d{{6}}Z)-(?P<run>[0-9a-f]{{8}})-(?P<source>{_SOURCE.pattern})"
+)
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 

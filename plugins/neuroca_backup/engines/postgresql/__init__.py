@@ -1,0 +1,91 @@
+"""PostgreSQL, logical: every database by `pg_dump`, roles and other globals by `pg_dumpall`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuroca_backup.engines import Difference, Engine, RestoreTarget, Sink
+from neuroca_backup.engines.postgresql import dump, parse, restore
+from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.manifest import Dump, Manifest
+
+
+class Options(BaseModel):
+    """`options` of a source of this engine.
+
+    `databases`: all of them, or a list. `jobs`: connections of one parallel dump.
+    `checksums`: whether a checksum of every table's rows is taken beside their number; it reads
+    every table once more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    databases: str | tuple[str, ...] = Field(default="all")
+    jobs: int = Field(default=4, ge=1, le=64)
+    checksums: bool = True
+
+
+class PostgresqlEngine:
+    """See `neuroca_backup.engines.Engine`."""
+
+    kind: ClassVar[str] = "postgresql"
+    default_port: ClassVar[int] = 5432
+
+    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the options, checked and filled."""
+        try:
+            options = Options.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(map(str, first["loc"]))
+            raise ConfigurationError(
+                f"options.{path} of a postgresql source: {first['msg']} "
+                f"(given: {first['input']!r})",
+                remedy=f"Known options: {', '.join(Options.model_fields)}.",
+                path=f"options.{path}",
+                value=first["input"],
+            ) from None
+        if isinstance(options.databases, str) and options.databases != "all":
+            raise ConfigurationError(
+                f"options.databases of a postgresql source is {options.databases!r}",
+                remedy="Write `all`, or a list of names such as [neuroca].",
+                path="options.databases",
+                value=options.databases,
+            )
+        return options.model_dump()
+
+    def probe(self, endpoint: Endpoint) -> str:
+        """Return the server's version, e.g. `18.6`."""
+        return dump.server_version(endpoint)
+
+    def dump(self, endpoint: Endpoint, sink: Sink, options: Mapping[str, Any]) -> Dump:
+        """Dump globals and every chosen database; each database is one snapshot."""
+        return dump.dump(endpoint, sink, Options.model_validate(options))
+
+    def check(self, manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
+        """Read every table of contents and every table's data."""
+        parse.check(manifest, open_member)
+
+    def preflight(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
+        """Refuse versions that cannot work and databases that would be overwritten."""
+        return restore.preflight(manifest, target)
+
+    def load(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
+        """Load every database under a name of its own beside what is there."""
+        return restore.load(manifest, files, target)
+
+    def compare(self, manifest: Manifest, target: RestoreTarget) -> Sequence[Difference]:
+        """Compare rows, checksums, definitions and large objects with the manifest."""
+        return restore.compare(manifest, target)
+
+    def publish(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
+        """Swap all databases into place in one transaction, keeping what they replace."""
+        return restore.publish(manifest, files, target)
+
+
+ENGINE: Engine = PostgresqlEngine()

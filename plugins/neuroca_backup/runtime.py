@@ -1,0 +1,191 @@
+"""The only place that wires objects: settings and connections become services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from neuroca_backup import engines, registry, stores
+from neuroca_backup.catalog import Catalog
+from neuroca_backup.catalog.null import NullCatalog
+from neuroca_backup.engines import Engine
+from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.keyring import Recipient
+from neuroca_backup.keyring.keys_document import Keyring
+from neuroca_backup.model.endpoint import Connections, Endpoint
+from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.services.backup import Backups, Subject
+from neuroca_backup.services.restore import Restores
+from neuroca_backup.services.verify import Verifier
+from neuroca_backup.settings import Settings, SourceSettings
+from neuroca_backup.spool import Spool
+from neuroca_backup.stores import Store
+
+
+def engine(kind: str) -> Engine:
+    """Return the engine called `kind` in backup.yaml and in manifests."""
+    found: Engine = registry.load(engines, kind, "ENGINE")
+    return found
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Everything a task or a command needs, made when it is first asked for.
+
+    `extra_recipients` are keys offered in this process only, such as the offline recovery key.
+    """
+
+    settings: Settings
+    connections: Connections
+    extra_recipients: Sequence[Recipient] = ()
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        connections: Connections,
+        *,
+        extra_recipients: Sequence[Recipient] = (),
+    ) -> Runtime:
+        """Return a runtime; nothing is connected to yet."""
+        return cls(settings, connections, tuple(extra_recipients))
+
+    @cached_property
+    def stores(self) -> Mapping[str, Store]:
+        """The configured stores by name, primary first."""
+        return {
+            name: registry.load(stores, one.type, "STORE").from_settings(
+                name, one, self.connections
+            )
+            for name, one in self.settings.storage.named().items()
+        }
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """Every recipient that settings name, and those offered to this process."""
+        return Keyring((*self.extra_recipients, *self._recipients()))
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog in PostgreSQL, or one that keeps nothing where none is configured."""
+        connection = self.settings.catalog.connection
+        if connection is None:
+            return NullCatalog()
+        from neuroca_backup.catalog.postgres import PostgresCatalog  # noqa: PLC0415 - if used
+
+        return PostgresCatalog(self.connections.endpoint(connection))
+
+    @cached_property
+    def spool(self) -> Spool:
+        """The spool."""
+        return Spool(self.settings.pipeline.spool)
+
+    @cached_property
+    def backups(self) -> Backups:
+        """Making backups."""
+        return Backups(
+            subject=self.subject,
+            stores=self.stores,
+            keyring=self.keyring,
+            catalog=self.catalog,
+            spool=self.spool,
+            compression=self.settings.compression,
+            workers=self.settings.pipeline.workers,
+        )
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """Checking backups."""
+        return Verifier(
+            engine=engine,
+            stores=self.stores,
+            keyring=self.keyring,
+            catalog=self.catalog,
+            workers=self.settings.pipeline.workers,
+        )
+
+    @cached_property
+    def restores(self) -> Restores:
+        """Restoring backups."""
+        return Restores(
+            engine=engine,
+            stores=self.stores,
+            keyring=self.keyring,
+            catalog=self.catalog,
+            spool=self.spool,
+            workers=self.settings.pipeline.workers,
+        )
+
+    def source(self, name: str) -> SourceSettings:
+        """Return the settings of a source.
+
+        Raises:
+            ConfigurationError: There is no such source; lists those that exist.
+        """
+        if name not in self.settings.sources:
+            raise ConfigurationError(
+                f"{name!r} is not a source",
+                remedy=f"Use one of: {', '.join(self.settings.sources)}; "
+                "`sources` in backup.yaml defines them.",
+                value=name,
+            )
+        return self.settings.sources[name]
+
+    def component(self, name: str) -> Component:
+        """Return the component that the source `name` belongs to."""
+        return self.source(name).component
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return the production endpoint of the source `name`."""
+        return self.connections.endpoint(self.source(name).connection)
+
+    def subject(self, name: str) -> Subject:
+        """Return the source `name` ready to be dumped."""
+        source = self.source(name)
+        chosen = engine(source.engine)
+        return Subject(
+            name=name,
+            component=source.component,
+            kind=source.engine,
+            engine=chosen,
+            endpoint=self.endpoint(name),
+            options=chosen.options(source.options),
+            retention=self.settings.retention.of(source.component),
+        )
+
+    def ref(self, set_id: str, source: str) -> BackupRef:
+        """Return the backup of `source` in the set `set_id`."""
+        return BackupRef.of(set_id, self.component(source), source)
+
+    def _recipients(self) -> list[Recipient]:
+        from neuroca_backup.keyring.kms import KmsRecipient, region_of  # noqa: PLC0415 - if used
+        from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
+        from neuroca_backup.keyring.recovery import RecoveryPublicKey  # noqa: PLC0415 - if used
+
+        encryption, storage = self.settings.encryption, self.settings.storage
+        found: list[Recipient] = []
+        if encryption.local_key_file is not None:
+            found.append(LocalKeyFile(encryption.local_key_file))
+        keys = (
+            (encryption.kms_key_id, encryption.kms_connection, storage.primary),
+            (
+                encryption.secondary_kms_key_id,
+                encryption.secondary_kms_connection,
+                storage.secondary,
+            ),
+        )
+        for key_arn, connection, store in keys:
+            if key_arn is not None:
+                chosen = connection or getattr(store, "connection", None)
+                factory: Any = partial(
+                    self.connections.aws_client,
+                    "kms",
+                    region=region_of(key_arn),
+                    connection_id=chosen,
+                )
+                found.append(KmsRecipient(key_arn, factory))
+        if encryption.recovery_public_key is not None:
+            found.append(RecoveryPublicKey(encryption.recovery_public_key))
+        return found

@@ -1,0 +1,417 @@
+"""Making a backup: dump, compress, encrypt, upload, replicate; or all but the last in one stream.
+
+Every step may be killed and repeated: a step finds its finished result, or starts clean. Of two
+attempts at the same backup the conditional put of the manifest lets exactly one win.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from neuroca_backup import __version__
+from neuroca_backup.catalog import Catalog
+from neuroca_backup.engines import Engine
+from neuroca_backup.errors import AlreadyExistsError, BackupError, NotFoundError
+from neuroca_backup.keyring.keys_document import Keyring
+from neuroca_backup.keyring.keyset import Keyset
+from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.identity import BackupRef, Component, attempt_token
+from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
+from neuroca_backup.services import pipeline
+from neuroca_backup.services.ledger import Ledger
+from neuroca_backup.services.progress import Progress
+from neuroca_backup.settings import CompressionSettings
+from neuroca_backup.spool import Folder, Spool, StageRecord, Ticket, member_path
+from neuroca_backup.stages.compression import ZstdStage
+from neuroca_backup.stages.sealing import SealingStage
+from neuroca_backup.stores import Store
+from neuroca_backup.streams import DigestReader, copy
+
+log = logging.getLogger(__name__)
+
+# A run is never this long; what is older belongs to runs that never came to their teardown.
+STALE_SPOOL = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A source ready to be dumped."""
+
+    name: str
+    component: Component
+    kind: str
+    engine: Engine
+    endpoint: Endpoint
+    options: Mapping[str, Any]
+    retention: timedelta
+
+
+class Backups:
+    """The stages of a backup as methods; each takes the previous one's ticket and gives the next.
+
+    Args:
+        subject: Resolves a source's name.
+        stores: All stores by name; the first is the primary.
+        keyring: The recipients that every backup is sealed for.
+        catalog: Where facts and durations are noted.
+        spool: Where `staged` keeps files between stages.
+        compression: Level and threads of zstd.
+        workers: Members handled at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        subject: Callable[[str], Subject],
+        stores: Mapping[str, Store],
+        keyring: Keyring,
+        catalog: Catalog,
+        spool: Spool,
+        compression: CompressionSettings,
+        workers: int,
+    ) -> None:
+        self._subject = subject
+        self._stores = stores
+        self._primary = next(iter(stores.values()))
+        self._keyring = keyring
+        self._ledger = Ledger(catalog)
+        self._spool = spool
+        self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
+        self._workers = workers
+
+    def dump(self, ref: BackupRef) -> Ticket:
+        """Dump the source into the spool.
+
+        Everything the later stages need (bucket, permissions, every recipient's key) is tried
+        first, so that a long dump is not made for nothing. A backup that exists is not repeated.
+        """
+        if self._is_stored(ref):
+            return _stored_ticket(ref)
+        subject = self._subject(ref.source)
+        self._preflight(ref)
+        for name in self._spool.sweep(older_than=STALE_SPOOL):
+            log.warning("Removed %s from the spool: its run never cleaned up", name)
+        started = datetime.now(UTC)
+        folder = self._spool.claim(ref.backup_id, "dump")
+        with self._timed(ref, "dump") as progress:
+            sink = pipeline.SpoolSink(folder, progress)
+            dump = subject.engine.dump(subject.endpoint, sink, subject.options)
+            pipeline.require_content(
+                dump, [member.plain.size for member in sink.members], source=ref.source
+            )
+            record = StageRecord(stage="dump", started_at=started, dump=dump, members=sink.members)
+            return self._complete(ref, folder, record)
+
+    def compress(self, ticket: Ticket) -> Ticket:
+        """Compress every member in the spool, then delete the dump."""
+        return self._stage(ticket, "compress", self._compress)
+
+    def encrypt(self, ticket: Ticket) -> Ticket:
+        """Seal every member in the spool for all recipients and write the manifest beside them.
+
+        The folder then holds the backup in its final form; uploading is copying.
+        """
+        return self._stage(ticket, "encrypt", self._encrypt)
+
+    def upload(self, ticket: Ticket) -> Ticket:
+        """Copy the sealed backup to the primary store, the manifest last, then empty the spool."""
+        if ticket.stored or self._is_stored(ticket.ref):
+            self._spool.clear(ticket.backup_id)
+            return _stored_ticket(ticket.ref)
+        folder = self._spool.open(ticket)
+        sealed = SealedManifest.decode(
+            (folder.path / "manifest.json").read_bytes(), name="manifest.json", ref=ticket.ref
+        )
+        manifest = sealed.manifest
+        with self._timed(ticket.ref, "upload", total=manifest.stored_size) as progress:
+
+            def one(member: Member) -> None:
+                key = manifest.key_of(member)
+                with (
+                    member_path(folder.files, member.name).open("rb") as raw,
+                    self._primary.writer(key) as out,
+                ):
+                    reader = DigestReader(raw, expected=member.stored, name=key, store="spool")
+                    copy(reader, out, on_bytes=progress.add)
+
+            pipeline.in_parallel(one, manifest.members, workers=self._workers)
+            keys = (folder.path / "keys.json").read_bytes()
+            winner = self._commit(self._primary, sealed, keys)
+        self._spool.clear(ticket.backup_id)
+        return _stored_ticket(ticket.ref, winner)
+
+    def stream(self, ref: BackupRef) -> Ticket:
+        """Dump, compress, seal and upload in one pass; nothing in clear touches a disk."""
+        if self._is_stored(ref):
+            return _stored_ticket(ref)
+        subject = self._subject(ref.source)
+        self._preflight(ref)
+        attempt, started, keyset = attempt_token(), datetime.now(UTC), Keyset.generate()
+        stages = (self._zstd, SealingStage(keyset, ref))
+        try:
+            with self._timed(ref, "stream") as progress:
+                sink = pipeline.StoreSink(self._primary, ref, attempt, stages, progress)
+                dump = subject.engine.dump(subject.endpoint, sink, subject.options)
+                pipeline.require_content(
+                    dump, [member.plain.size for member in sink.members], source=ref.source
+                )
+                sealed = self._seal(
+                    subject, ref, attempt, keyset, started=started, dump=dump, members=sink.members
+                )
+                keys = self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
+                winner = self._commit(self._primary, sealed, keys)
+        except BaseException:
+            self._discard(self._primary, ref, lambda other: other == attempt)
+            raise
+        return _stored_ticket(ref, winner)
+
+    def replicate(self, ref: BackupRef) -> Ticket:
+        """Copy the backup from the primary to every other store, each manifest last.
+
+        Bytes that pass through here are checked against the manifest, so damage in the primary is
+        not spread.
+        """
+        name = f"{self._primary.name}:{ref.manifest_key}"
+        sealed = SealedManifest.decode(self._primary.get(ref.manifest_key), name=name, ref=ref)
+        for store in list(self._stores.values())[1:]:
+            if not self._holds(store, ref):
+                self._copy(sealed, store)
+            self._note_copy(sealed.manifest, store)
+        return _stored_ticket(ref, sealed.manifest)
+
+    def clear(self, ref: BackupRef) -> None:
+        """Leave nothing of this backup in the spool."""
+        self._spool.clear(ref.backup_id)
+
+    def run(self, ref: BackupRef, *, mode: str) -> Ticket:
+        """Make and replicate a backup in this process, as the command does."""
+        if mode == "streamed":
+            self.stream(ref)
+        else:
+            try:
+                self.upload(self.encrypt(self.compress(self.dump(ref))))
+            finally:
+                self.clear(ref)
+        return self.replicate(ref)
+
+    def _preflight(self, ref: BackupRef) -> None:
+        for store in self._stores.values():
+            store.check()
+        self._keyring.wrap(Keyset.generate(), backup_id=ref.backup_id)
+
+    def _stage(
+        self,
+        ticket: Ticket,
+        stage: str,
+        work: Callable[[Ticket, Folder, Folder, Progress], StageRecord],
+    ) -> Ticket:
+        if ticket.stored:
+            return ticket
+        ref = ticket.ref
+        made = self._spool.made_from(ticket, stage)
+        if made is not None:
+            log.info("%s of %s was finished by an earlier try", stage, ref.backup_id)
+            return _ticket(ref, made, made.record())
+        source = self._spool.open(ticket)
+        target = self._spool.claim(ref.backup_id, stage)
+        with self._timed(ref, stage, total=ticket.size) as progress:
+            record = work(ticket, source, target, progress)
+            result = self._complete(ref, target, record)
+        self._spool.remove(source)
+        return result
+
+    def _compress(
+        self, ticket: Ticket, source: Folder, target: Folder, progress: Progress
+    ) -> StageRecord:
+        record = source.record()
+        members = pipeline.transform(
+            source, target, record.members, (self._zstd,), workers=self._workers, progress=progress
+        )
+        return record.model_copy(
+            update={
+                "stage": "compress",
+                "consumed": ticket.place,
+                "members": members,
+                "stages": (*record.stages, self._zstd.name),
+            }
+        )
+
+    def _encrypt(
+        self, ticket: Ticket, source: Folder, target: Folder, progress: Progress
+    ) -> StageRecord:
+        record, ref = source.record(), ticket.ref
+        keyset, attempt = Keyset.generate(), attempt_token()
+        seal = SealingStage(keyset, ref)
+        members = pipeline.transform(
+            source, target, record.members, (seal,), workers=self._workers, progress=progress
+        )
+        sealed = self._seal(
+            self._subject(ref.source),
+            ref,
+            attempt,
+            keyset,
+            started=record.started_at,
+            dump=record.dump,
+            members=tuple(
+                Member(name=member.name, plain=member.plain, stored=member.current)
+                for member in members
+            ),
+        )
+        keys = self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
+        _write(target.path / "keys.json", keys)
+        _write(target.path / "manifest.json", sealed.encode())
+        return record.model_copy(
+            update={
+                "stage": "encrypt",
+                "consumed": ticket.place,
+                "members": members,
+                "stages": (*record.stages, seal.name),
+            }
+        )
+
+    def _seal(
+        self,
+        subject: Subject,
+        ref: BackupRef,
+        attempt: str,
+        keyset: Keyset,
+        *,
+        started: datetime,
+        dump: Dump,
+        members: tuple[Member, ...],
+    ) -> SealedManifest:
+        manifest = Manifest(
+            backup_id=ref.backup_id,
+            set_id=ref.set_id,
+            component=ref.component,
+            source=ref.source,
+            engine=subject.kind,
+            attempt=attempt,
+            stages=(ZstdStage.name, SealingStage.name),
+            dump=dump,
+            members=members,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+            expires_at=started + subject.retention,
+            product=f"neuroca-backup {__version__}",
+        )
+        return SealedManifest.seal(manifest, keyset.mac)
+
+    def _commit(self, store: Store, sealed: SealedManifest, keys: bytes) -> Manifest:
+        """Write keys, then the manifest, create-only; return the manifest that stands."""
+        ours, ref = sealed.manifest, sealed.manifest.ref
+        store.put(ref.keys_key(ours.attempt), keys)
+        try:
+            store.put(ref.manifest_key, sealed.encode(), create_only=True)
+        except AlreadyExistsError:
+            name = f"{store.name}:{ref.manifest_key}"
+            standing = SealedManifest.decode(store.get(ref.manifest_key), name=name, ref=ref)
+            winner = standing.manifest
+            log.warning(
+                "%s: attempt %s was first, this attempt %s is withdrawn",
+                ref.backup_id,
+                winner.attempt,
+                ours.attempt,
+            )
+        else:
+            winner = ours
+        self._discard(store, ref, lambda attempt: attempt != winner.attempt)
+        self._note_copy(winner, store)
+        return winner
+
+    def _note_copy(self, manifest: Manifest, store: Store) -> None:
+        self._ledger.note(
+            f"{manifest.backup_id} in {store.name}",
+            lambda catalog: catalog.record_backup(manifest, store=store.name),
+        )
+
+    def _copy(self, sealed: SealedManifest, store: Store) -> None:
+        manifest, ref = sealed.manifest, sealed.manifest.ref
+        with self._timed(ref, "replicate", total=manifest.stored_size) as progress:
+
+            def one(member: Member) -> None:
+                key = manifest.key_of(member)
+                if store.copy_from(self._primary, key):
+                    progress.add(member.stored.size)
+                    return
+                with self._primary.reader(key) as raw, store.writer(key) as out:
+                    reader = DigestReader(
+                        raw, expected=member.stored, name=key, store=self._primary.name
+                    )
+                    copy(reader, out, on_bytes=progress.add)
+
+            pipeline.in_parallel(one, manifest.members, workers=self._workers)
+            keys = self._primary.get(ref.keys_key(manifest.attempt))
+            self._commit(store, sealed, keys)
+
+    def _discard(self, store: Store, ref: BackupRef, doomed: Callable[[str], bool]) -> None:
+        """Delete the objects of attempts that did not become the backup."""
+        try:
+            for attempt in list(store.folders(ref.prefix)):
+                if doomed(attempt):
+                    for found in store.list(f"{ref.prefix}/{attempt}"):
+                        store.delete(found.key)
+        except BackupError as error:
+            # Garbage without a manifest is no backup; it must not fail one that is complete.
+            log.warning("%s: leftovers stay in %s: %s", ref.backup_id, store.name, error)
+
+    def _is_stored(self, ref: BackupRef) -> bool:
+        return self._holds(self._primary, ref)
+
+    def _holds(self, store: Store, ref: BackupRef) -> bool:
+        try:
+            store.stat(ref.manifest_key)
+        except NotFoundError:
+            return False
+        return True
+
+    def _complete(self, ref: BackupRef, folder: Folder, record: StageRecord) -> Ticket:
+        return _ticket(ref, self._spool.complete(folder, record), record)
+
+    @contextmanager
+    def _timed(self, ref: BackupRef, stage: str, *, total: int | None = None) -> Iterator[Progress]:
+        progress = Progress(f"{stage} {ref.backup_id}", total=total)
+        begun = time.monotonic()
+        yield progress
+        seconds = time.monotonic() - begun
+        log.info("%s, finished in %.1f s", progress, seconds)
+        self._ledger.note(
+            f"{stage} of {ref.backup_id}",
+            lambda catalog: catalog.record_stage(
+                ref.backup_id, stage, seconds=seconds, size=progress.done
+            ),
+        )
+
+
+def _ticket(ref: BackupRef, folder: Folder, record: StageRecord) -> Ticket:
+    return Ticket(
+        backup_id=ref.backup_id,
+        component=ref.component.value,
+        stage=record.stage,
+        place=folder.place,
+        members=len(record.members),
+        size=sum(member.current.size for member in record.members),
+    )
+
+
+def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
+    return Ticket(
+        backup_id=ref.backup_id,
+        component=ref.component.value,
+        stage="stored",
+        place="",
+        members=len(manifest.members) if manifest else 0,
+        size=manifest.stored_size if manifest else 0,
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)

@@ -1,0 +1,191 @@
+"""What the stores hold, read from the stores themselves: no catalog is needed to find a backup."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from neuroca_backup.errors import (
+    BackupError,
+    ConfigurationError,
+    DamagedError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from neuroca_backup.model import document
+from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.manifest import Manifest, SealedManifest
+from neuroca_backup.model.status import Verification
+from neuroca_backup.stores import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One backup as the stores show it.
+
+    `manifests` and `verifications` are by store; `problems` says, by store, why a store could not
+    tell. A backup whose every manifest is damaged is still listed, with its problems.
+    """
+
+    ref: BackupRef
+    manifests: Mapping[str, Manifest]
+    verifications: Mapping[str, Verification]
+    problems: Mapping[str, str]
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """A readable manifest, or None."""
+        return next(iter(self.manifests.values()), None)
+
+    @property
+    def verified(self) -> bool:
+        """Whether at least one store's copy was read back and found sound."""
+        return any(
+            found.sound and store in self.manifests for store, found in self.verifications.items()
+        )
+
+
+@dataclass(slots=True)
+class Inventory:
+    """Reads backups from all stores that answer; who does not answer is remembered and named."""
+
+    stores: Mapping[str, Store]
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+    def sources(self) -> Iterator[tuple[Component, str]]:
+        """Yield every component and source that any store holds backups of."""
+        for component in Component:
+            for source in sorted(self._folders(component.value)):
+                yield component, source
+
+    def newest_first(self, component: Component, source: str) -> Iterator[Listed]:
+        """Yield the backups of a source from the newest to the oldest, read one at a time."""
+        for backup_id in sorted(self._folders(f"{component}/{source}"), reverse=True):
+            try:
+                ref = BackupRef(backup_id=backup_id, component=component)
+            except ConfigurationError:
+                log.warning("%s/%s/%s is not a backup's folder", component, source, backup_id)
+                continue
+            found = self.look(ref)
+            if found.manifests or found.problems:
+                yield found
+
+    def look(self, ref: BackupRef) -> Listed:
+        """Return what every store says of one backup; nothing at all where it is in none."""
+        manifests: dict[str, Manifest] = {}
+        verifications: dict[str, Verification] = {}
+        problems: dict[str, str] = dict(self.unreachable)
+        for name, store in self._answering():
+            try:
+                manifests[name] = read_manifest(store, ref).manifest
+                found = read_verification(store, ref)
+            except NotFoundError:
+                continue
+            except DamagedError as error:
+                problems[name] = str(error)
+            except BackupError as error:
+                self._lost(name, error)
+                problems[name] = str(error)
+            else:
+                if found is not None:
+                    verifications[name] = found
+        if not manifests and problems.keys() <= self.unreachable.keys():
+            problems = {}
+        return Listed(ref=ref, manifests=manifests, verifications=verifications, problems=problems)
+
+    def find(
+        self,
+        source: str,
+        *,
+        component: Component,
+        backup_id: str | None = None,
+        before: datetime | None = None,
+    ) -> Listed:
+        """Return the backup to restore: by id, or the newest verified one (before a time).
+
+        Raises:
+            NotFoundError: There is none; says what was looked at and which stores did not answer.
+        """
+        if backup_id is not None:
+            found = self.look(BackupRef(backup_id=backup_id, component=component))
+            if found.manifests:
+                return found
+            raise self._none(f"no backup {backup_id}", found.problems.values())
+        seen = 0
+        for found in self.newest_first(component, source):
+            manifest = found.manifest
+            if manifest is None or (before is not None and manifest.started_at >= before):
+                continue
+            seen += 1
+            if found.verified:
+                return found
+        when = f" from before {before.isoformat()}" if before else ""
+        raise self._none(
+            f"no verified backup of {source}{when} ({seen} unverified)", self.unreachable.values()
+        )
+
+    def _none(self, what: str, problems: Iterable[str]) -> NotFoundError:
+        told = "; ".join(problems)
+        return NotFoundError(
+            f"There is {what} in {', '.join(self.stores)}" + (f": {told}" if told else ""),
+            remedy="`neuroca-backup list` shows what there is; an unverified backup is "
+            "restored by naming its id.",
+        )
+
+    def _folders(self, prefix: str) -> set[str]:
+        found: set[str] = set()
+        for name, store in self._answering():
+            try:
+                found.update(store.folders(prefix))
+            except BackupError as error:
+                self._lost(name, error)
+        if len(self.unreachable) == len(self.stores):
+            raise StoreUnavailableError(
+                "No store answers: " + "; ".join(self.unreachable.values()),
+                remedy="Mend the network or the credentials of one of them.",
+            )
+        return found
+
+    def _answering(self) -> list[tuple[str, Store]]:
+        return [(name, one) for name, one in self.stores.items() if name not in self.unreachable]
+
+    def _lost(self, name: str, error: BackupError) -> None:
+        log.warning("Store %s is left out: %s", name, error)
+        self.unreachable[name] = str(error)
+
+
+def read_manifest(store: Store, ref: BackupRef) -> SealedManifest:
+    """Return the manifest of `ref` in `store`; a damaged one is an error that names both."""
+    return SealedManifest.decode(
+        store.get(ref.manifest_key), name=f"{store.name}:{ref.manifest_key}", ref=ref
+    )
+
+
+def read_verification(store: Store, ref: BackupRef) -> Verification | None:
+    """Return the newest check's result beside the manifest, or None where there was no check."""
+    name = f"{store.name}:{ref.verification_key}"
+    try:
+        found = Verification.model_validate(
+            document.decode(store.get(ref.verification_key), name=name)
+        )
+    except NotFoundError:
+        return None
+    except ValidationError:
+        raise DamagedError(
+            f"{name} is not a verification result",
+            remedy="Verify the backup again; that replaces it.",
+            key=ref.verification_key,
+        ) from None
+    if found.backup_id != ref.backup_id or found.store != store.name:
+        raise DamagedError(
+            f"{name} is about {found.backup_id} in {found.store}",
+            remedy="Verify the backup again; that replaces it.",
+            key=ref.verification_key,
+        )
+    return found

@@ -1,0 +1,163 @@
+"""Moving members through stages: the one place where both pipelines do it.
+
+`staged` moves them from folder to folder of the spool, `streamed` from the engine straight into a
+store; either way a member goes through `forward_all`, with a digest taken on both sides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from neuroca_backup.errors import EmptySourceError
+from neuroca_backup.model.identity import BackupRef
+from neuroca_backup.model.manifest import Digest, Dump, Member
+from neuroca_backup.services.progress import Progress
+from neuroca_backup.spool import Folder, SpooledMember, member_path, translated
+from neuroca_backup.stages import Stage
+from neuroca_backup.stages.resolve import forward_all
+from neuroca_backup.stores import Store
+from neuroca_backup.streams import DigestReader, DigestWriter, copy
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    work: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+) -> list[Result]:
+    """Return `work` of every item in order; the first error stops what has not begun."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+class SpoolSink:
+    """Takes the members of a dump as files of a spool folder."""
+
+    def __init__(self, folder: Folder, progress: Progress) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._members: dict[str, SpooledMember] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def members(self) -> tuple[SpooledMember, ...]:
+        """All complete members, by name."""
+        return tuple(self._members[name] for name in sorted(self._members))
+
+    @contextmanager
+    def member(self, name: str) -> Iterator[BinaryIO]:
+        """Open a member as a file; it counts once the block has ended without an error."""
+        with translated(self._folder.path), self._folder.create(name).open("xb") as file:
+            writer = DigestWriter(file, on_bytes=self._progress.add)
+            yield writer
+        self._add(name, writer.digest)
+
+    @contextmanager
+    def tree(self, name: str) -> Iterator[Path]:
+        """Give a tool a directory; every file in it is a member when the block has ended."""
+        root = self._folder.create(name)
+        with translated(self._folder.path):
+            yield root
+            for path in sorted(root.rglob("*")):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        reader = DigestReader(file, on_bytes=self._progress.add)
+                        reader.drain()
+                    self._add(path.relative_to(self._folder.files).as_posix(), reader.digest)
+
+    def _add(self, name: str, digest: Digest) -> None:
+        with self._lock:
+            self._members[name] = SpooledMember(name=name, plain=digest, current=digest)
+
+
+class StoreSink:
+    """Takes the members of a dump through `stages` straight into a store: nothing on disk."""
+
+    def __init__(
+        self,
+        store: Store,
+        ref: BackupRef,
+        attempt: str,
+        stages: Sequence[Stage],
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._ref = ref
+        self._attempt = attempt
+        self._stages = stages
+        self._progress = progress
+        self._members: dict[str, Member] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All complete members, by name."""
+        return tuple(self._members[name] for name in sorted(self._members))
+
+    @contextmanager
+    def member(self, name: str) -> Iterator[BinaryIO]:
+        """Open a member as an object; an error in the block leaves no object behind."""
+        with self._store.writer(self._ref.member_key(self._attempt, name)) as out:
+            stored = DigestWriter(out)
+            with forward_all(self._stages, stored, member=name) as first:
+                plain = DigestWriter(first, on_bytes=self._progress.add)
+                yield plain
+        with self._lock:
+            self._members[name] = Member(name=name, plain=plain.digest, stored=stored.digest)
+
+    def tree(self, name: str) -> None:  # noqa: ARG002 - the protocol's answer for "no disk"
+        """Return None: a tool that needs a directory cannot have one here."""
+        return
+
+
+def transform(
+    source: Folder,
+    target: Folder,
+    members: Sequence[SpooledMember],
+    stages: Sequence[Stage],
+    *,
+    workers: int,
+    progress: Progress,
+) -> tuple[SpooledMember, ...]:
+    """Put every member of `source` through `stages` into `target`, several at once.
+
+    Each member is checked against its digest while it is read, so what a disk has changed since
+    the last stage never gets further.
+    """
+
+    def one(member: SpooledMember) -> SpooledMember:
+        with (
+            translated(target.path),
+            member_path(source.files, member.name).open("rb") as raw,
+            target.create(member.name).open("xb") as out,
+        ):
+            written = DigestWriter(out)
+            reader = DigestReader(raw, expected=member.current, name=member.name, store="spool")
+            with forward_all(stages, written, member=member.name) as first:
+                copy(reader, first, on_bytes=progress.add)
+        return member.model_copy(update={"current": written.digest})
+
+    largest_first = sorted(members, key=lambda member: -member.current.size)
+    done = in_parallel(one, largest_first, workers=workers)
+    return tuple(sorted(done, key=lambda member: member.name))
+
+
+def require_content(dump: Dump, sizes: Sequence[int], *, source: str) -> None:
+    """Raise `EmptySourceError` for a dump of nothing, unless the source is known to be empty."""
+    if not dump.empty and sum(sizes) == 0:
+        raise EmptySourceError(
+            f"The dump of {source} holds no bytes in {len(sizes)} members",
+            remedy="Look whether the source has lost its data, or the backup user the right to "
+            "see it. The previous backup is untouched.",
+            source=source,
+        )

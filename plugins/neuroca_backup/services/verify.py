@@ -1,0 +1,308 @@
+"""Verifying: reading stored backups back and saying how far each copy is proven.
+
+A check that could not run is an error, never a result; a finding names the object and the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from neuroca_backup.catalog import Catalog
+from neuroca_backup.engines import Engine
+from neuroca_backup.errors import DamagedError, NotFoundError
+from neuroca_backup.keyring.keys_document import Keyring, KeysDocument
+from neuroca_backup.keyring.keyset import Keyset
+from neuroca_backup.model import document
+from neuroca_backup.model.identity import BackupRef
+from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
+from neuroca_backup.model.status import Finding, Level, Verification
+from neuroca_backup.services import pipeline
+from neuroca_backup.services.inventory import read_manifest, read_verification
+from neuroca_backup.services.ledger import Ledger
+from neuroca_backup.services.progress import Progress
+from neuroca_backup.stages.resolve import backward_all, resolve
+from neuroca_backup.stores import Store
+from neuroca_backup.streams import DigestReader, RawStream
+
+log = logging.getLogger(__name__)
+
+
+class Verifier:
+    """Checks backups in their stores.
+
+    Args:
+        engine: Resolves the engine that a manifest names.
+        stores: All stores by name; the last one configured is the one read in depth.
+        keyring: Who can unwrap keys; needed for READABLE and above.
+        catalog: Where results are noted, beside the one kept in the store itself.
+        workers: Members read at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Callable[[str], Engine],
+        stores: Mapping[str, Store],
+        keyring: Keyring,
+        catalog: Catalog,
+        workers: int,
+    ) -> None:
+        self._engine = engine
+        self._stores = stores
+        self._keyring = keyring
+        self._ledger = Ledger(catalog)
+        self._workers = workers
+
+    def verify(self, ref: BackupRef, *, level: Level = Level.PARSED) -> dict[str, Verification]:
+        """Check every store's copy: INTACT everywhere, and up to `level` in the secondary.
+
+        Whoever restores on the worst day reads the secondary, so that is the copy unsealed here.
+
+        Raises:
+            DamagedError: A copy is damaged, after all results were recorded; lists every finding.
+            NotFoundError: No store has the backup.
+        """
+        deepest = "secondary" if "secondary" in self._stores else next(iter(self._stores))
+        results = {
+            name: self.check(ref, name, level=level if name == deepest else Level.INTACT)
+            for name in self._stores
+            if name != "tertiary" or self._holds(name, ref)
+        }
+        findings = [
+            f"{name}: {finding.key}: {finding.problem}"
+            for name, result in results.items()
+            for finding in result.findings
+        ]
+        if findings:
+            raise DamagedError(
+                f"{ref.backup_id} is damaged: {'; '.join(findings)}",
+                remedy="Another store's copy can be restored; find out what damaged this one, "
+                "then take a new backup.",
+                backup_id=ref.backup_id,
+                findings=findings,
+            )
+        return results
+
+    def check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
+        """Check one store's copy up to `level`, record the result there and in the catalog."""
+        store = self._stores[store_name]
+        begun = time.monotonic()
+        copy = _Copy(store, ref, self._keyring, self._engine, self._workers)
+        reached = copy.examine(level)
+        result = Verification(
+            backup_id=ref.backup_id,
+            store=store.name,
+            level=reached,
+            findings=tuple(copy.findings),
+            checked_at=datetime.now(UTC),
+            seconds=time.monotonic() - begun,
+            bytes_read=copy.progress.done,
+        )
+        if reached > Level.NONE or copy.findings:
+            store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
+        self._ledger.note(
+            f"the check of {ref.backup_id} in {store.name}",
+            lambda catalog: catalog.record_verification(result),
+        )
+        log.info(
+            "%s in %s: %s, %d findings, %.1f s",
+            ref.backup_id,
+            store.name,
+            reached.name,
+            len(result.findings),
+            result.seconds,
+        )
+        return result
+
+    def _holds(self, name: str, ref: BackupRef) -> bool:
+        try:
+            self._stores[name].stat(ref.manifest_key)
+        except NotFoundError:
+            return False
+        return True
+
+
+class _Copy:
+    """One examination of one copy; `findings` grow, nothing stops at the first."""
+
+    def __init__(
+        self,
+        store: Store,
+        ref: BackupRef,
+        keyring: Keyring,
+        engine: Callable[[str], Engine],
+        workers: int,
+    ) -> None:
+        self.findings: list[Finding] = []
+        self.progress = Progress(f"verify {ref.backup_id} in {store.name}")
+        self._store = store
+        self._ref = ref
+        self._keyring = keyring
+        self._engine = engine
+        self._workers = workers
+        self._lock = threading.Lock()
+
+    def examine(self, level: Level) -> Level:
+        try:
+            sealed = read_manifest(self._store, self._ref)
+        except (DamagedError, NotFoundError) as error:
+            self._found(self._ref.manifest_key, error)
+            return Level.NONE
+        manifest = sealed.manifest
+        self.progress.total = manifest.stored_size
+        try:
+            read_verification(self._store, self._ref)
+        except DamagedError as error:
+            self._found(self._ref.verification_key, error)
+        keys_key = self._ref.keys_key(manifest.attempt)
+        try:
+            keys = KeysDocument.decode(
+                self._store.get(keys_key), name=f"{self._store.name}:{keys_key}"
+            )
+        except (DamagedError, NotFoundError) as error:
+            self._found(keys_key, error)
+            keys = None
+        self._unlisted(manifest)
+        if level <= Level.INTACT or keys is None:
+            pipeline.in_parallel(
+                lambda member: self._intact(manifest, member),
+                manifest.members,
+                workers=self._workers,
+            )
+            reached = Level.INTACT
+        else:
+            reached = self._in_depth(sealed, keys, level)
+        return Level.PRESENT if self.findings else reached
+
+    def _unlisted(self, manifest: Manifest) -> None:
+        """Find objects that are gone, or of another size, without reading them."""
+        sizes = {
+            found.key: found.size
+            for found in self._store.list(f"{self._ref.prefix}/{manifest.attempt}")
+        }
+        expected = {manifest.key_of(member) for member in manifest.members}
+        expected.add(self._ref.keys_key(manifest.attempt))
+        for key in sorted(sizes.keys() - expected):
+            self._add(key, "does not belong to this backup")
+
+    def _intact(self, manifest: Manifest, member: Member) -> None:
+        key = manifest.key_of(member)
+        try:
+            with self._store.reader(key) as raw:
+                self._stored(raw, member, key).drain()
+        except (DamagedError, NotFoundError) as error:
+            self._found(key, error)
+
+    def _in_depth(self, sealed: SealedManifest, keys: KeysDocument, level: Level) -> Level:
+        manifest = sealed.manifest
+        keys_key = self._ref.keys_key(manifest.attempt)
+        try:
+            keyset = self._keyring.unwrap(keys, backup_id=self._ref.backup_id, name=keys_key)
+        except DamagedError as error:
+            self._found(keys_key, error)
+            return Level.PRESENT
+        if not keyset.verify_mac(sealed.covered, sealed.mac):
+            self._add(self._ref.manifest_key, "its MAC was not made with this backup's key")
+            return Level.PRESENT
+        members = {member.name: member for member in manifest.members}
+        proven: set[str] = set()
+
+        def opened(name: str) -> BinaryIO:
+            return _Member(self, manifest, members[name], keyset, proven)
+
+        if level >= Level.PARSED:
+            try:
+                self._engine(manifest.engine).check(manifest, opened)
+            except (DamagedError, NotFoundError) as error:
+                key = str(error.facts.get("key") or self._ref.prefix)
+                named = members.get(key)
+                self._found(manifest.key_of(named) if named else key, error)
+        known = {finding.key for finding in self.findings}
+        unread = [
+            member
+            for member in manifest.members
+            if member.name not in proven and manifest.key_of(member) not in known
+        ]
+
+        def read(member: Member) -> None:
+            try:
+                opened(member.name).close()
+            except (DamagedError, NotFoundError) as error:
+                self._found(manifest.key_of(member), error)
+
+        pipeline.in_parallel(read, unread, workers=self._workers)
+        return min(level, Level.PARSED)
+
+    def _stored(self, raw: BinaryIO, member: Member, key: str) -> DigestReader:
+        return DigestReader(
+            raw,
+            expected=member.stored,
+            name=key,
+            store=self._store.name,
+            on_bytes=self.progress.add,
+        )
+
+    def _found(self, key: str, error: DamagedError | NotFoundError) -> None:
+        self._add(key, error.problem)
+
+    def _add(self, key: str, problem: str) -> None:
+        with self._lock:
+            self.findings.append(Finding(key=key, problem=problem))
+
+
+class _Member(RawStream):
+    """The original bytes of a stored member; closing it reads what is left and checks all of it.
+
+    A reader that stops early would otherwise have proven nothing.
+    """
+
+    def __init__(
+        self, copy: _Copy, manifest: Manifest, member: Member, keyset: Keyset, proven: set[str]
+    ) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        self._name = member.name
+        self._proven = proven
+        key = manifest.key_of(member)
+        raw = self._stack.enter_context(copy._store.reader(key))  # noqa: SLF001 - one mechanism
+        self._stored = copy._stored(raw, member, key)  # noqa: SLF001 - as above
+        stages = resolve(manifest.stages, keyset=keyset, ref=manifest.ref)
+        plain = self._stack.enter_context(backward_all(stages, self._stored, member=member.name))
+        self._plain = DigestReader(
+            plain,
+            expected=member.plain,
+            name=key,
+            store=copy._store.name,  # noqa: SLF001 - as above
+        )
+        self._failed = False
+
+    def readable(self) -> bool:
+        """Return True: bytes may be read."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return original bytes; raises `DamagedError` as soon as damage shows."""
+        try:
+            return self._plain.read(size)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def close(self) -> None:
+        """Check the rest, unless reading has already failed."""
+        if self.closed:
+            return
+        try:
+            if not self._failed:
+                self._plain.drain()
+                self._stored.drain()
+                self._proven.add(self._name)
+        finally:
+            self._stack.close()
+            super().close()

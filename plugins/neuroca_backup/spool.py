@@ -1,0 +1,266 @@
+"""The spool: private, short-lived folders that carry a backup from one stage to the next.
+
+A folder is written under a `.partial` name and renamed when it is complete, so a stage killed at
+any point leaves nothing that could be mistaken for its result.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuroca_backup.errors import SpoolError
+from neuroca_backup.model.identity import BackupRef, Component, attempt_token
+from neuroca_backup.model.manifest import Digest, Dump
+
+_RECORD = "record.json"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What one stage hands to the next: ids and sizes, small enough for XCom whatever the data.
+
+    `stage` is the stage that is complete; `place` its folder in the spool, "" once the backup is
+    in the stores; `size` the bytes that stage gave.
+    """
+
+    backup_id: str
+    component: str
+    stage: str
+    place: str
+    members: int
+    size: int
+
+    @property
+    def ref(self) -> BackupRef:
+        """Which backup this is."""
+        return BackupRef(backup_id=self.backup_id, component=Component(self.component))
+
+    @property
+    def stored(self) -> bool:
+        """Whether the backup is already in the primary store, so that no stage is left to run."""
+        return not self.place
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ticket as plain data."""
+        return asdict(self)
+
+
+class SpooledMember(BaseModel):
+    """A member between stages: what the engine gave, and what lies in the folder now."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    plain: Digest
+    current: Digest
+
+
+class StageRecord(BaseModel):
+    """What a complete folder holds; `consumed` is the folder it was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    consumed: str = ""
+    started_at: datetime
+    dump: Dump
+    members: tuple[SpooledMember, ...]
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One stage's folder: member files below `files`, documents beside them."""
+
+    path: Path
+
+    @property
+    def place(self) -> str:
+        """The folder's name once it is complete."""
+        return self.path.name.removesuffix(_PARTIAL)
+
+    @property
+    def files(self) -> Path:
+        """Where the members are, by name."""
+        return self.path / "files"
+
+    def create(self, member: str) -> Path:
+        """Return the path for `member`, its folders made; the name cannot lead out of the spool."""
+        path = member_path(self.files, member)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def record(self) -> StageRecord:
+        """Return what a complete folder says of itself."""
+        try:
+            return StageRecord.model_validate_json((self.path / _RECORD).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise SpoolError(
+                f"{self.path / _RECORD} cannot be read ({type(error).__name__})",
+                remedy="Clear the backup's tasks from `dump` on, so that it is dumped again.",
+                path=str(self.path),
+            ) from None
+
+
+class Spool:
+    """The spool below `root`, one folder a backup, in it one folder a stage attempt."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def claim(self, backup_id: str, stage: str) -> Folder:
+        """Return a new, empty folder for `stage`; earlier attempts at it are removed.
+
+        Raises:
+            SpoolError: The spool cannot be written or is open to others.
+        """
+        with translated(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_private()
+            home = self.root / backup_id
+            home.mkdir(mode=0o700, exist_ok=True)
+            for earlier in home.glob(f"{stage}-*"):
+                shutil.rmtree(earlier)
+            folder = Folder(home / f"{stage}-{attempt_token()}{_PARTIAL}")
+            folder.path.mkdir(mode=0o700)
+            folder.files.mkdir(mode=0o700)
+            return folder
+
+    def complete(self, folder: Folder, record: StageRecord) -> Folder:
+        """Write the record, then give the folder its final name."""
+        with translated(self.root):
+            with (folder.path / _RECORD).open("wb") as file:
+                file.write(record.model_dump_json().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            return Folder(folder.path.rename(folder.path.with_name(folder.place)))
+
+    def open(self, ticket: Ticket) -> Folder:
+        """Return the folder a ticket names.
+
+        Raises:
+            SpoolError: It is not there, most often because another machine wrote it.
+        """
+        folder = Folder(self.root / ticket.backup_id / ticket.place)
+        if not folder.path.is_dir():
+            raise SpoolError(
+                f"The spool {self.root} has no {ticket.backup_id}/{ticket.place}, "
+                f"which stage {ticket.stage} left there",
+                remedy="Give every worker the same spool (a shared volume, or one queue for all "
+                "stages: pipeline.queue), or set pipeline.mode: streamed. If the spool was "
+                "cleared, clear the tasks from `dump` on.",
+                path=str(folder.path),
+            )
+        return folder
+
+    def made_from(self, ticket: Ticket, stage: str) -> Folder | None:
+        """Return the complete folder of `stage` that an earlier try made from `ticket`, if any."""
+        for path in (self.root / ticket.backup_id).glob(f"{stage}-*"):
+            folder = Folder(path)
+            if not path.name.endswith(_PARTIAL) and folder.record().consumed == ticket.place:
+                return folder
+        return None
+
+    def remove(self, folder: Folder) -> None:
+        """Delete one folder."""
+        with translated(self.root):
+            shutil.rmtree(folder.path)
+
+    def clear(self, backup_id: str) -> None:
+        """Delete all that the spool holds of one backup or restore; nothing there is not an error.
+
+        The folder is renamed first, so that a task still writing to it fails at once.
+        """
+        home = self.root / backup_id
+        with translated(self.root):
+            for path in (home, *self.root.glob(f".cleared-{backup_id}-*")):
+                if path.exists():
+                    doomed = path
+                    if path == home:
+                        doomed = home.rename(
+                            home.with_name(f".cleared-{backup_id}-{attempt_token()}")
+                        )
+                    shutil.rmtree(doomed)
+
+    def sweep(self, *, older_than: timedelta) -> list[str]:
+        """Delete what runs that never came to their teardown left; return the names."""
+        if not self.root.is_dir():
+            return []
+        limit = datetime.now(UTC) - older_than
+        swept = []
+        with translated(self.root):
+            for home in sorted(self.root.iterdir()):
+                newest = max(
+                    path.lstat().st_mtime for path in (home, *home.glob("*"), *home.glob("*/*"))
+                )
+                if datetime.fromtimestamp(newest, UTC) < limit:
+                    shutil.rmtree(home)
+                    swept.append(home.name)
+        return swept
+
+    def require_free(self, size: int) -> None:
+        """Raise `SpoolError` unless `size` bytes are free where the spool is."""
+        with translated(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.root).free
+        if free < size:
+            raise SpoolError(
+                f"The spool {self.root} has {free:,} bytes free, {size:,} are needed",
+                remedy="Free space there or point pipeline.spool at a larger disk.",
+                path=str(self.root),
+            )
+
+    def _check_private(self) -> None:
+        mode = stat.S_IMODE(self.root.stat().st_mode)
+        if mode & 0o077:
+            raise SpoolError(
+                f"The spool {self.root} is open to others (mode {mode:o}); it holds data in clear",
+                remedy=f"chmod 700 {self.root}",
+                path=str(self.root),
+            )
+
+
+def member_path(base: Path, member: str) -> Path:
+    """Return where `member` lies below `base`; refuse a name that leads out of it."""
+    path = base.joinpath(*member.split("/"))
+    if member.startswith("/") or ".." in member.split("/") or "\0" in member:
+        raise SpoolError(
+            f"The member name {member!r} leads out of its folder",
+            remedy="The manifest was not written by this program; do not restore from it.",
+            path=member,
+        )
+    return path
+
+
+@contextmanager
+def translated(root: Path) -> Iterator[None]:
+    """Turn what the disk says into a `SpoolError` with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise SpoolError(
+                f"The disk of the spool {root} is full",
+                remedy="Free space there, point pipeline.spool at a larger disk, or set "
+                "pipeline.mode: streamed, which needs none.",
+                path=str(root),
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+            raise SpoolError(
+                f"The spool {root} cannot be used: {error.strerror} ({error.filename})",
+                remedy="Make it a directory that belongs to the user who runs the tasks.",
+                path=str(root),
+            ) from error
+        raise
