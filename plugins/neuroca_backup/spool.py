@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from neuroca_backup.errors import SpoolError
 from neuroca_backup.model.identity import BackupRef, Component, attempt_token
@@ -74,7 +74,7 @@ class StageRecord(BaseModel):
 
     stage: str
     consumed: str = ""
-    started_at: datetime
+    started_at: AwareDatetime
     dump: Dump
     members: tuple[SpooledMember, ...]
     stages: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.model.manifest import Manifest
@@ -28,9 +28,9 @@ class CatalogEntry(BaseModel):
     source: str
     engine: str
     kind: str
-    started_at: datetime
-    finished_at: datetime
-    expires_at: datetime | None
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    expires_at: AwareDatetime | None
     plain_size: int
     stored_size: int
     members: int
@@ -47,8 +47,8 @@ class RestoreRecord(BaseModel):
     store: str
     target: str
     actor: str
-    started_at: datetime
-    finished_at: datetime
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
     seconds: Mapping[str, float]
     bytes_restored: int
     outcome: str
@@ -60,7 +60,7 @@ class AuditEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: datetime
+    at: AwareDatetime
     actor: str
     action: str
     subject: str

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from neuroca_backup.errors import DamagedError
 from neuroca_backup.model import document
@@ -71,9 +70,9 @@ class Manifest(BaseModel):
     stages: tuple[str, ...]
     dump: Dump
     members: tuple[Member, ...]
-    started_at: datetime
-    finished_at: datetime
-    expires_at: datetime | None = None
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
     hold: bool = False
     classification: str = "confidential"
     product: str

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import IntEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 
 class Level(IntEnum):
@@ -41,7 +40,7 @@ class Verification(BaseModel):
     store: str
     level: Level
     findings: tuple[Finding, ...] = ()
-    checked_at: datetime
+    checked_at: AwareDatetime
     seconds: float
     bytes_read: int
 

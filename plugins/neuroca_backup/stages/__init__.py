@@ -17,7 +17,9 @@ class Stage(Protocol):
     def forward(self, sink: BinaryIO, *, member: str) -> BinaryIO:
         """Return a writer that transforms what is written to it into `sink`.
 
-        Closing the writer finishes the transformation; `sink` stays open.
+        Closing the writer finishes the transformation; leaving its `with` block with an error
+        abandons it, so that `sink` never holds what could pass for a whole stream. `sink` stays
+        open either way.
         """
         ...
 
