@@ -1,0 +1,56 @@
+"""`config/backup.yaml`: what it may say, how it is read, and how its mistakes are explained.
+
+DAG parsing imports this package, so it imports neither engines nor cloud libraries.
+"""
+
+from __future__ import annotations
+
+from neuroca_backup.settings.cautions import format_duration, warnings
+from neuroca_backup.settings.loading import default_path, load, sample_text
+from neuroca_backup.settings.sections import (
+    CatalogSettings,
+    CompressionSettings,
+    EncryptionSettings,
+    LocalStoreSettings,
+    NotificationSettings,
+    ObjectiveSettings,
+    PipelineSettings,
+    RetentionSettings,
+    RpoSettings,
+    RtoSettings,
+    S3StoreSettings,
+    ScheduleSettings,
+    Settings,
+    SourceSettings,
+    StorageSettings,
+    StoreSettings,
+)
+from neuroca_backup.settings.values import Cron, Duration, kms_region, parse_duration
+
+__all__ = [
+    "CatalogSettings",
+    "CompressionSettings",
+    "Cron",
+    "Duration",
+    "EncryptionSettings",
+    "LocalStoreSettings",
+    "NotificationSettings",
+    "ObjectiveSettings",
+    "PipelineSettings",
+    "RetentionSettings",
+    "RpoSettings",
+    "RtoSettings",
+    "S3StoreSettings",
+    "ScheduleSettings",
+    "Settings",
+    "SourceSettings",
+    "StorageSettings",
+    "StoreSettings",
+    "default_path",
+    "format_duration",
+    "kms_region",
+    "load",
+    "parse_duration",
+    "sample_text",
+    "warnings",
+]

@@ -1,0 +1,113 @@
+"""What a valid `backup.yaml` says that its owner may not have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from neuroca_backup.model.identity import Component
+from neuroca_backup.settings.cron import last_run, next_run
+from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
+
+# Any start will do; a leap year's first day, so that a walk meets the longest months early.
+_START = datetime(2028, 1, 1, tzinfo=UTC)
+# A cron expression has shown all its gaps but those of rare leap days after this time.
+_HORIZON = timedelta(days=400)
+# A bound on the work for objectives of minutes; then the days looked at are fewer.
+_MOST_STEPS = 2000
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Return a sentence for everything in `settings` that is allowed and yet dangerous."""
+    return [
+        *(sentence for c in Component for sentence in _of_component(settings, c)),
+        *_of_stores(settings),
+        *_of_keys(settings.encryption),
+    ]
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return `duration` as `backup.yaml` writes it, in the largest unit that fits: 30d, 36h."""
+    minutes = int(duration.total_seconds() // 60)
+    if minutes % (24 * 60) == 0 and minutes > 24 * 60:
+        return f"{minutes // (24 * 60)}d"
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
+def gap_longer_than(cron: str, limit: timedelta) -> timedelta | None:
+    """Return a time between two neighbouring runs of `cron` that is longer than `limit`, or None.
+
+    Each step goes to the last run within `limit` of the present one: where that is the present
+    one itself, the next is too far away.
+    """
+    run = next_run(cron, after=_START)
+    for _ in range(_MOST_STEPS):
+        if run > _START + _HORIZON:
+            break
+        last = last_run(cron, until=run + limit)
+        if last <= run:
+            return next_run(cron, after=run) - run
+        run = last
+    return None
+
+
+def _of_component(settings: Settings, component: Component) -> Iterator[str]:
+    cron = settings.schedule.of(component)
+    sources = settings.sources_of(component)
+    if cron is None:
+        if sources:
+            yield (
+                f"backup.sources: {', '.join(sources)} of {component} are backed up by hand only. "
+                f"Write a cron expression under backup.schedule.{component}."
+            )
+        return
+    if not sources:
+        yield (
+            f"backup.schedule.{component}: {component} has no sources, so nothing is backed up. "
+            f"Name one under backup.sources with `component: {component}`."
+        )
+    rpo = settings.objectives.rpo.of(component)
+    gap = None if rpo is None else gap_longer_than(cron, rpo)
+    if rpo is not None and gap is not None:
+        yield (
+            f"backup.objectives.rpo.{component}: {format_duration(rpo)} cannot be met, because "
+            f"{cron!r} leaves {format_duration(gap)} between two runs. "
+            "Schedule it more often, or accept a longer objective."
+        )
+    retention = settings.retention.of(component)
+    gap = gap_longer_than(cron, retention)
+    if gap is not None:
+        yield (
+            f"backup.retention.{component}: {format_duration(retention)} ends before the next "
+            f"backup, because {cron!r} leaves {format_duration(gap)} between two runs. "
+            "Keep backups longer, or schedule them more often."
+        )
+
+
+def _of_stores(settings: Settings) -> Iterator[str]:
+    primary, secondary = settings.storage.primary, settings.storage.secondary
+    if (
+        isinstance(primary, S3StoreSettings)
+        and isinstance(secondary, S3StoreSettings)
+        and primary.region == secondary.region
+    ):
+        yield (
+            f"backup.storage.secondary.region: both stores are in {primary.region}, so its outage "
+            "takes both copies. Use a bucket in another region."
+        )
+
+
+def _of_keys(encryption: EncryptionSettings) -> Iterator[str]:
+    if encryption.recovery_public_key is not None:
+        return
+    if encryption.key_management == "kms" and encryption.secondary_kms_key_id is None:
+        yield (
+            "backup.encryption: only the KMS key of the primary's region opens the backups, so "
+            "without that region the secondary's copies cannot be read. Set secondary_kms_key_id, "
+            "recovery_public_key or both."
+        )
+    if encryption.key_management == "local":
+        yield (
+            "backup.encryption: only local_key_file opens the backups; whoever loses it loses them "
+            "all. Keep a copy of it elsewhere, or set recovery_public_key."
+        )

@@ -1,0 +1,286 @@
+"""The sections of `config/backup.yaml` as typed, frozen settings.
+
+The runbook's example loads unchanged; everything it does not mention has a default.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from neuroca_backup.model.identity import Component
+from neuroca_backup.settings.values import (
+    AbsolutePath,
+    AlwaysTrue,
+    BucketName,
+    ConnectionId,
+    Cron,
+    Duration,
+    KeyArn,
+    SourceName,
+    kms_region,
+    refused,
+)
+
+
+def _disagreement(
+    title: str, found: Sequence[tuple[tuple[str, ...], Any, PydanticCustomError]]
+) -> ValidationError:
+    """Return one error for several (place, value, error) found after the fields were read."""
+    details = [InitErrorDetails(type=error, loc=loc, input=value) for loc, value, error in found]
+    return ValidationError.from_exception_data(title, details)
+
+
+class _Strict(BaseModel):
+    # A value may be a secret in the wrong place, so pydantic's own messages do not show values.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ScheduleSettings(_Strict):
+    """When each component is backed up (cron, UTC). A component left out is not scheduled."""
+
+    database: Cron | None = None
+    memory_tiers: Cron | None = None
+    configuration: Cron | None = None
+    model_weights: Cron | None = None
+    logs: Cron | None = None
+
+    def of(self, component: Component) -> str | None:
+        """Return the cron expression of `component`, or None where it is not scheduled."""
+        cron: str | None = getattr(self, component.value)
+        return cron
+
+
+class S3StoreSettings(_Strict):
+    """A bucket. `connection` is an Airflow AWS connection; without it the SDK's chain is used."""
+
+    type: Literal["s3"]
+    bucket: BucketName
+    region: str = Field(min_length=1)
+    path: str = ""
+    connection: ConnectionId | None = None
+
+
+class LocalStoreSettings(_Strict):
+    """A directory, e.g. a mounted NAS."""
+
+    type: Literal["local"]
+    path: AbsolutePath
+
+
+StoreSettings = Annotated[S3StoreSettings | LocalStoreSettings, Field(discriminator="type")]
+
+
+class StorageSettings(_Strict):
+    """The stores; no two of them may be the same place."""
+
+    primary: StoreSettings
+    secondary: StoreSettings
+    tertiary: StoreSettings | None = None
+
+    def named(self) -> dict[str, S3StoreSettings | LocalStoreSettings]:
+        """Return the configured stores by name, in the order of preference."""
+        stores = {"primary": self.primary, "secondary": self.secondary, "tertiary": self.tertiary}
+        return {name: store for name, store in stores.items() if store is not None}
+
+    @model_validator(mode="after")
+    def _different_places(self) -> StorageSettings:
+        found = []
+        for (first, a), (second, b) in combinations(self.named().items(), 2):
+            if _same_place(a, b):
+                noun = "bucket" if isinstance(b, S3StoreSettings) else "path"
+                error = refused(
+                    f"is the place of the {first} store, too, so one loss would take both copies",
+                    f"Give each store a {noun} of its own, best in another region or machine.",
+                )
+                found.append(((second, noun), str(getattr(b, noun)), error))
+        if found:
+            raise _disagreement("storage", found)
+        return self
+
+
+def _same_place(
+    a: S3StoreSettings | LocalStoreSettings, b: S3StoreSettings | LocalStoreSettings
+) -> bool:
+    if isinstance(a, S3StoreSettings) or isinstance(b, S3StoreSettings):
+        buckets = {getattr(a, "bucket", None), getattr(b, "bucket", None)}
+        return len(buckets) == 1
+    # Compared as written: asking the file system here could hang DAG parsing on a dead mount.
+    one, other = Path(os.path.normpath(a.path)), Path(os.path.normpath(b.path))
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+class RetentionSettings(_Strict):
+    """How long verified backups of each component are kept; the defaults are the runbook's."""
+
+    database: Duration = timedelta(days=30)
+    memory_tiers: Duration = timedelta(days=14)
+    configuration: Duration = timedelta(days=90)
+    model_weights: Duration = timedelta(days=180)
+    logs: Duration = timedelta(days=90)
+
+    def of(self, component: Component) -> timedelta:
+        """Return the retention of `component`."""
+        period: timedelta = getattr(self, component.value)
+        return period
+
+
+class EncryptionSettings(_Strict):
+    """Who can unwrap the keys of a backup. Encryption cannot be turned off.
+
+    Any one of the keys is enough to restore, so a lost region does not take the backups with it.
+    """
+
+    enabled: AlwaysTrue = True
+    key_management: Literal["kms", "local"]
+    kms_key_id: KeyArn | None = None
+    kms_connection: ConnectionId | None = None
+    secondary_kms_key_id: KeyArn | None = None
+    secondary_kms_connection: ConnectionId | None = None
+    recovery_public_key: AbsolutePath | None = None
+    local_key_file: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _has_its_key(self) -> EncryptionSettings:
+        needed = {"kms": "kms_key_id", "local": "local_key_file"}[self.key_management]
+        if getattr(self, needed) is None:
+            examples = {
+                "kms_key_id": "the full ARN of a KMS key in the primary store's region",
+                "local_key_file": "the absolute path of a key file",
+            }
+            context = {
+                "problem": f"is missing, and `key_management: {self.key_management}` needs it",
+                "remedy": f"Write {examples[needed]}.",
+            }
+            error = PydanticCustomError("absent", "{problem}; {remedy}", context)
+            raise _disagreement("encryption", [((needed,), None, error)])
+        return self
+
+
+class SourceSettings(_Strict):
+    """One thing to dump: its component, engine and connection; `options` are the engine's."""
+
+    component: Component
+    engine: str
+    connection: ConnectionId
+    options: dict[str, Any] = {}
+
+
+class RpoSettings(_Strict):
+    """How much data may be lost at most; the defaults are the runbook's."""
+
+    database: Duration = timedelta(hours=24)
+    memory_tiers: Duration = timedelta(hours=24)
+    configuration: Duration = timedelta(days=7)
+    model_weights: Duration | None = None
+    logs: Duration | None = None
+
+    def of(self, component: Component) -> timedelta | None:
+        """Return the objective of `component`, or None where there is none."""
+        objective: timedelta | None = getattr(self, component.value)
+        return objective
+
+
+class RtoSettings(_Strict):
+    """How long a recovery may take at most; the defaults are the runbook's."""
+
+    database: Duration = timedelta(hours=4)
+    memory_tiers: Duration = timedelta(hours=6)
+    full_system: Duration = timedelta(hours=12)
+
+
+class ObjectiveSettings(_Strict):
+    """Recovery point and recovery time objectives."""
+
+    rpo: RpoSettings = RpoSettings()
+    rto: RtoSettings = RtoSettings()
+
+
+class PipelineSettings(_Strict):
+    """How the stages run: `staged` (six tasks over a spool) or `streamed` (one process, no disk).
+
+    `spool` must be visible to every worker that runs a stage; `queue` pins the stages to one.
+    `workers` is how many members are handled at once.
+    """
+
+    mode: Literal["staged", "streamed"] = "staged"
+    spool: AbsolutePath = Path("/var/spool/neuroca-backup")
+    queue: str | None = Field(default=None, min_length=1)
+    workers: int = Field(default=2, ge=1, le=64, strict=True)
+
+
+class CompressionSettings(_Strict):
+    """zstd. Level 3 is the knee of the curve; `threads` are per member."""
+
+    level: int = Field(default=3, ge=1, le=19, strict=True)
+    threads: int = Field(default=2, ge=0, le=64, strict=True)
+
+
+class CatalogSettings(_Strict):
+    """The connection of the PostgreSQL database that holds the catalog."""
+
+    connection: ConnectionId | None = None
+
+
+class NotificationSettings(_Strict):
+    """Who is told when something fails: SMTP addresses and an SNS topic, by connection id."""
+
+    email: tuple[str, ...] = ()
+    smtp_connection: ConnectionId | None = None
+    sns_topic_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:sns:")
+    sns_connection: ConnectionId | None = None
+
+
+def _default_sources() -> dict[str, SourceSettings]:
+    return {
+        "postgres": SourceSettings(
+            component=Component.DATABASE, engine="postgresql", connection="neuroca_postgres"
+        )
+    }
+
+
+class Settings(_Strict):
+    """Everything under `backup:`."""
+
+    schedule: ScheduleSettings
+    storage: StorageSettings
+    retention: RetentionSettings
+    encryption: EncryptionSettings
+    sources: dict[SourceName, SourceSettings] = Field(
+        default_factory=_default_sources, min_length=1
+    )
+    objectives: ObjectiveSettings = ObjectiveSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    compression: CompressionSettings = CompressionSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    notifications: NotificationSettings = NotificationSettings()
+
+    @model_validator(mode="after")
+    def _keys_in_their_regions(self) -> Settings:
+        found = []
+        for field, store_name in (("kms_key_id", "primary"), ("secondary_kms_key_id", "secondary")):
+            arn = getattr(self.encryption, field)
+            store = getattr(self.storage, store_name)
+            if arn is None or not isinstance(store, S3StoreSettings):
+                continue
+            region = kms_region(arn)
+            if region != store.region:
+                error = refused(
+                    f"is a key of {region}, but the {store_name} store is in {store.region}",
+                    f"Write the ARN of a key in {store.region}.",
+                )
+                found.append((("encryption", field), arn, error))
+        if found:
+            raise _disagreement("Settings", found)
+        return self
+
+    def sources_of(self, component: Component) -> dict[str, SourceSettings]:
+        """Return the sources of `component` by name."""
+        return {n: s for n, s in self.sources.items() if s.component == component}
