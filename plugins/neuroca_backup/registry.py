@@ -1,4 +1,4 @@
-"""The registry of engines and stores is their folder: adding one is adding a file.
+"""The registry of engines and stores is their folder: adding one is adding a module or a package.
 
 A module `engines/<kind>.py` that defines `ENGINE`, or `stores/<kind>.py` that defines `STORE`,
 is known under its file's name, which is also the word in `backup.yaml`.

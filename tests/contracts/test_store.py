@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from neuroca_backup import multipart, registry, stores
+from neuroca_backup import registry, stores
 from neuroca_backup.errors import (
     AlreadyExistsError,
     ConfigurationError,
@@ -34,7 +34,7 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.settings import LocalStoreSettings, S3StoreSettings
 from neuroca_backup.stores.local import MARKER, LocalStore
-from neuroca_backup.stores.s3 import S3Store
+from neuroca_backup.stores.s3 import S3Store, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from neuroca_backup.stores import Store
 
-PART = 5 * multipart.MIB  # the least that S3 takes, so that many parts stay cheap
+PART = 5 * streams.MIB  # the least that S3 takes, so that many parts stay cheap
 EVERYTHING = timedelta(hours=-1)
 
 # moto looks whether a key exists and writes it in two steps; one request at a time makes its
@@ -130,7 +130,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, s3_url: str) -> Store:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multipart, "FIRST_PART", PART)
+    monkeypatch.setattr(streams, "FIRST_PART", PART)
 
 
 def some_bytes(size: int) -> bytes:

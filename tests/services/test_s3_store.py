@@ -26,7 +26,6 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
-from neuroca_backup import multipart
 from neuroca_backup.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -37,13 +36,13 @@ from neuroca_backup.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
-from neuroca_backup.stores.s3 import S3Store
+from neuroca_backup.stores.s3 import S3Store, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-PART = 5 * multipart.MIB  # the least that S3 takes
+PART = 5 * streams.MIB  # the least that S3 takes
 EVERYTHING = timedelta(hours=-1)
 SECRET = "not-a-real-secret"
 BEFORE_S3 = timedelta(days=365 * 50)  # moto says of every upload that it began in 2010
@@ -121,7 +120,7 @@ def store(client: Any, bucket: str) -> S3Store:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multipart, "FIRST_PART", PART)
+    monkeypatch.setattr(streams, "FIRST_PART", PART)
 
 
 def some_bytes(size: int) -> bytes:
@@ -235,19 +234,19 @@ def test_ten_thousand_parts_hold_five_terabytes_in_parts_that_s3_takes(
 ) -> None:
     monkeypatch.undo()  # the parts of production, not of these tests
     sent = largest = 0
-    for _ in range(multipart.MAX_PARTS):
-        largest = multipart.part_size(sent)
+    for _ in range(streams.MAX_PARTS):
+        largest = streams.part_size(sent)
         sent += largest
-    assert multipart.part_size(0) == 16 * multipart.MIB
+    assert streams.part_size(0) == 16 * streams.MIB
     assert sent > 5 * 1024**4
     assert largest < 5 * 1024**3
-    assert multipart.part_size(500 * 10**9) < 300 * multipart.MIB
+    assert streams.part_size(500 * 10**9) < 300 * streams.MIB
 
 
 def test_a_stream_longer_than_all_parts_together_is_refused(
     store: S3Store, client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "MAX_PARTS", 2)
+    monkeypatch.setattr(streams, "MAX_PARTS", 2)
     with pytest.raises(PermanentError, match="Split the source"):
         write(store, "member", bytes(4 * PART))
     assert versions(client, bucket) == uploads(client, bucket) == []
@@ -534,7 +533,7 @@ def test_only_old_uploads_below_the_path_are_swept(
 # Copying
 
 
-@pytest.mark.parametrize("threshold", [multipart.MIB * 256, PART])
+@pytest.mark.parametrize("threshold", [streams.MIB * 256, PART])
 def test_a_copy_within_the_service_moves_no_bytes_through_here(
     store: S3Store, client: Any, url: str, threshold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

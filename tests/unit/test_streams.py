@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from neuroca_backup.errors import DamagedError, StoreUnavailableError
 from neuroca_backup.model.manifest import Digest
-from neuroca_backup.streams import (
-    DigestReader,
-    DigestWriter,
-    FinishingWriter,
-    Unclosed,
-    copy,
-    write_all,
-)
+from neuroca_backup.stages.transforming import FinishingWriter
+from neuroca_backup.streams import DigestReader, DigestWriter, Unclosed, copy, write_all
 
 
 def digest_of(data: bytes) -> Digest:

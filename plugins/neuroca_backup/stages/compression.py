@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from neuroca_backup.errors import DamagedError
-from neuroca_backup.streams import CHUNK_BYTES, FinishingWriter, read_chunks, write_all
+from neuroca_backup.stages.transforming import FinishingWriter, read_chunks
+from neuroca_backup.streams import CHUNK_BYTES, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

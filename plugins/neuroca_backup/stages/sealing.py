@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from neuroca_backup.errors import DamagedError, PermanentError
 from neuroca_backup.model import document
-from neuroca_backup.streams import CHUNK_BYTES, FinishingWriter, Unclosed, read_chunks, write_all
+from neuroca_backup.stages.transforming import FinishingWriter, read_chunks
+from neuroca_backup.streams import CHUNK_BYTES, Unclosed, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

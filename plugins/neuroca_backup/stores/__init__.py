@@ -1,4 +1,4 @@
-"""Stores: places for objects. One file each, one contract, tested on every one of them."""
+"""Stores: places for objects. One module or package each, one contract, tested on every one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol
 
+from neuroca_backup.errors import PermanentError
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """What a store says of one object: its key (relative to the store's path), size in bytes,
-    time of last change (aware, UTC) and storage class ("" where the store has none).
+    """What a store says of one object.
+
+    `key` is relative to the store's path, `size` is in bytes, `modified` is aware and in UTC,
+    `storage_class` is "" where the store has none.
     """
 
     key: str
@@ -94,3 +98,22 @@ class Store(Protocol):
     def check(self) -> None:
         """Raise unless the bucket or directory is there and may be listed."""
         ...
+
+
+def check_key(key: str, *, store: str, reserved: tuple[str, ...] = ()) -> None:
+    """Refuse what is not a key: printable, relative, without empty, `.` or `..` parts.
+
+    No part may begin with one of `reserved`, the names that the store named `store` keeps for
+    itself.
+
+    Raises:
+        PermanentError: `key` is not one.
+    """
+    if not key.isprintable() or any(
+        part in {"", ".", ".."} or part.startswith(reserved) for part in key.split("/")
+    ):
+        raise PermanentError(
+            f"{key!r} is not a key of store {store}",
+            remedy="Keys are printable, relative and without empty or dot parts.",
+            key=key,
+        )

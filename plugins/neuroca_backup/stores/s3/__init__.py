@@ -3,61 +3,34 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from botocore import exceptions as sdk
+from botocore.exceptions import ClientError
 
-from neuroca_backup import multipart
 from neuroca_backup.errors import (
-    AccessDeniedError,
     AlreadyExistsError,
-    BackupError,
     ConfigurationError,
     NotFoundError,
-    PermanentError,
     StoreUnavailableError,
-    UnreachableError,
 )
-from neuroca_backup.stores import ObjectStat, Store
+from neuroca_backup.stores import ObjectStat, Store, check_key
+from neuroca_backup.stores.s3 import streams
+from neuroca_backup.stores.s3.errors import translated
+from neuroca_backup.stores.s3.objects import S3Object, abort, delete_versions, put_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from neuroca_backup.model.endpoint import Connections
     from neuroca_backup.settings import S3StoreSettings
 
-_DELETE_BATCH = 1_000
-"""What one DeleteObjects call takes."""
 _CONFLICTS = 5
 _CONFLICT_PAUSE_SECONDS = 0.1
-_COPY_PART = 256 * multipart.MIB
+_COPY_PART = 256 * streams.MIB
 """CopyObject ends at 5 GB; parts of this size also keep each call well below its read timeout."""
-_PERMISSIONS = (
-    "s3:ListBucket, s3:ListBucketVersions, s3:ListBucketMultipartUploads, s3:GetObject, "
-    "s3:PutObject, s3:DeleteObject, s3:DeleteObjectVersion, s3:AbortMultipartUpload and "
-    "s3:ListMultipartUploadParts"
-)
-_PERMISSION_OF = {
-    "HeadBucket": "s3:ListBucket",
-    "ListObjectsV2": "s3:ListBucket",
-    "ListObjectVersions": "s3:ListBucketVersions",
-    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
-    "ListParts": "s3:ListMultipartUploadParts",
-    "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "HeadObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
-    "GetObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
-    "DeleteObjects": "s3:DeleteObject and s3:DeleteObjectVersion, and no lock on the object",
-}
-_NO_CREDENTIALS = (
-    sdk.NoCredentialsError,
-    sdk.PartialCredentialsError,
-    sdk.CredentialRetrievalError,
-    sdk.TokenRetrievalError,
-    sdk.NoAuthTokenError,
-)
 
 
 class S3Store:
@@ -95,15 +68,15 @@ class S3Store:
         return f"S3Store(name={self.name!r}, location={self.location!r})"
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open `key` for a stream, sent in parts; see `multipart.writing` for the memory."""
-        return multipart.writing(self._object(key))
+        """Open `key` for a stream, sent in parts; see `streams.writing` for the memory."""
+        return streams.writing(self._object(key))
 
     def put(self, key: str, data: bytes, *, create_only: bool = False) -> None:
         """Write a small object with one request, conditional on `create_only`."""
         target = self._object(key)
         if not create_only:
             with target.translated():
-                multipart.put_whole(target, data)
+                put_whole(target, data)
             return
         for attempt in range(_CONFLICTS):
             if self._create(key, data):
@@ -123,7 +96,7 @@ class S3Store:
         self, key: str, *, start: int = 0, length: int | None = None
     ) -> AbstractContextManager[BinaryIO]:
         """Open `key` from byte `start`; a broken transfer is resumed a bounded number of times."""
-        return multipart.reading(self._object(key), start=start, length=length)
+        return streams.reading(self._object(key), start=start, length=length)
 
     def get(self, key: str) -> bytes:
         """Return a small object's bytes."""
@@ -179,10 +152,8 @@ class S3Store:
                     (latest if entry["IsLatest"] else older).append(version)
             if any(entry["Key"] != target.key for entry in entries):
                 break  # Keys come in order: the rest are longer keys.
-        for first in range(0, len(older), _DELETE_BATCH):
-            self._delete_versions(target, older[first : first + _DELETE_BATCH])
-        if latest:
-            self._delete_versions(target, latest)
+        delete_versions(target, older)
+        delete_versions(target, latest)
 
     def copy_from(self, other: Store, key: str) -> bool:
         """Copy within the service where endpoint and credentials are the same ones."""
@@ -213,7 +184,7 @@ class S3Store:
             for upload in page.get("Uploads", ()):
                 if upload["Initiated"] < cutoff:
                     target = self._at(upload["Key"].removeprefix(self._root))
-                    multipart.abort(target, upload["UploadId"])
+                    abort(target, upload["UploadId"])
                     swept += 1
         return swept
 
@@ -231,18 +202,13 @@ class S3Store:
                 store=self.name,
             )
 
-    def _object(self, key: str) -> multipart.S3Object:
+    def _object(self, key: str) -> S3Object:
         # SDK and proxies resolve dots in a URL, so such keys reach another object than they name.
-        if not key.isprintable() or any(part in {"", ".", ".."} for part in key.split("/")):
-            raise PermanentError(
-                f"{key!r} is not a key of store {self.name}",
-                remedy="Keys are printable, relative and without empty or dot parts.",
-                key=key,
-            )
+        check_key(key, store=self.name)
         return self._at(key)
 
-    def _at(self, key: str) -> multipart.S3Object:
-        return multipart.S3Object(
+    def _at(self, key: str) -> S3Object:
+        return S3Object(
             client=self._client,
             bucket=self._bucket,
             key=self._root + key,
@@ -270,26 +236,13 @@ class S3Store:
                 return
             yield page
 
-    def _delete_versions(
-        self, target: multipart.S3Object, versions: Sequence[dict[str, str]]
-    ) -> None:
-        with target.translated():
-            answer = self._client.delete_objects(
-                Bucket=self._bucket, Delete={"Objects": versions, "Quiet": True}
-            )
-            for failed in answer.get("Errors", ()):
-                # DeleteObjects answers 200 whatever became of the single versions.
-                raise sdk.ClientError(  # type: ignore[no-untyped-call]  # botocore has no types
-                    {"Error": failed}, "DeleteObjects"
-                )
-
     def _create(self, key: str, data: bytes) -> bool:
         """Write `key` if it is not there; return False where another such write is under way."""
         target = self._object(key)
         with target.translated():
             try:
-                multipart.put_whole(target, data, IfNoneMatch="*")
-            except sdk.ClientError as error:
+                put_whole(target, data, IfNoneMatch="*")
+            except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code == "ConditionalRequestConflict":
                     return False
@@ -301,7 +254,7 @@ class S3Store:
                     raise self._taken(target) from None
         return True
 
-    def _taken(self, target: multipart.S3Object) -> AlreadyExistsError:
+    def _taken(self, target: S3Object) -> AlreadyExistsError:
         return AlreadyExistsError(
             f"{target.label} exists already",
             remedy="Another attempt at the same work was first; use what it wrote.",
@@ -321,146 +274,9 @@ class S3Store:
             self._client
         ) == _credentials(other._client)
 
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except (sdk.ClientError, sdk.BotoCoreError) as error:
-            where = f"{self.location}/{key}" if key else self.location
-            facts = {"store": self.name, "key": key}
-            if isinstance(error, sdk.ClientError):
-                raise _refusal(error, f"{where} (store {self.name})", facts) from error
-            address = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
-            raise _failure(error, f"{where} (store {self.name}, {address})", facts) from error
-
-
-# What a code means: the error, the problem, the remedy.
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_NO_BUCKET = (
-    NotFoundError,
-    "the bucket does not exist",
-    "Create it, or correct its name under `storage` in backup.yaml.",
-)
-_NO_OBJECT = (NotFoundError, "there is no such object", "Look for it in another store.")
-_DENIED = (
-    AccessDeniedError,
-    "access is denied",
-    f"A store needs {_PERMISSIONS}, and the use of the bucket's KMS key if it has one.",
-)
-_RENEW = "Renew the credentials of the store's connection."
-_EXPIRED = (AccessDeniedError, "the session token has expired", _RENEW)
-_FAULT = (StoreUnavailableError, "the service is overloaded or at fault", "It is tried again.")
-_ELSEWHERE = (
-    ConfigurationError,
-    "the bucket is in another region",
-    "Correct `region` under `storage` in backup.yaml.",
-)
-_MEANING: dict[str, tuple[type[BackupError], str, str]] = {
-    "NoSuchBucket": _NO_BUCKET,
-    "NoSuchKey": _NO_OBJECT,
-    "NoSuchVersion": _NO_OBJECT,
-    "NotFound": _NO_OBJECT,
-    "404": _NO_OBJECT,
-    "AccessDenied": _DENIED,
-    "AllAccessDisabled": _DENIED,
-    "Forbidden": _DENIED,
-    "403": _DENIED,
-    "ExpiredToken": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "InvalidToken": (AccessDeniedError, "the session token is not valid", _RENEW),
-    "InvalidAccessKeyId": (AccessDeniedError, "the access key is unknown", _RENEW),
-    "SignatureDoesNotMatch": (
-        AccessDeniedError,
-        "the secret key does not belong to the access key",
-        _RENEW,
-    ),
-    "RequestTimeTooSkewed": (
-        PermanentError,
-        "the clocks of this machine and of the service differ by more than 15 minutes",
-        "Set this machine's clock (NTP).",
-    ),
-    "InvalidObjectState": (
-        PermanentError,
-        "the object is archived in Glacier and cannot be read as it is",
-        "Restore it from Glacier first (`aws s3api restore-object`), then try again.",
-    ),
-    "NoSuchUpload": (
-        StoreUnavailableError,
-        "the upload was removed while it was under way",
-        "It is tried again; sweep only uploads older than the longest backup.",
-    ),
-    "PermanentRedirect": _ELSEWHERE,
-    "AuthorizationHeaderMalformed": _ELSEWHERE,
-    "301": _ELSEWHERE,
-    **dict.fromkeys(
-        (
-            "SlowDown",
-            "Throttling",
-            "ThrottlingException",
-            "RequestLimitExceeded",
-            "InternalError",
-            "ServiceUnavailable",
-            "RequestTimeout",
-            "OperationAborted",
-            "BadDigest",
-            "XAmzContentSHA256Mismatch",
-        ),
-        _FAULT,
-    ),
-}
-
-
-def _refusal(error: sdk.ClientError, where: str, facts: dict[str, str]) -> BackupError:
-    """Return what an answer of the service means."""
-    answer = error.response.get("Error", {})
-    code = str(answer.get("Code", ""))
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    action = error.operation_name
-    unknown = (
-        PermanentError,
-        f"refused: {answer.get('Message', 'no reason given')}",
-        "Mend what the service complains about.",
-    )
-    kind, problem, remedy = _MEANING.get(
-        code, _FAULT if status >= 500 or status == 429 else unknown
-    )
-    if action == "HeadBucket" and kind is NotFoundError:
-        kind, problem, remedy = _NO_BUCKET
-    if remedy == _DENIED[2]:
-        problem = f"{problem}; {action} needs {_PERMISSION_OF.get(action, 's3:PutObject')}"
-    return kind(f"{where}: {problem} ({code})", remedy=remedy, **facts, code=code, action=action)
-
-
-def _failure(error: sdk.BotoCoreError, where: str, facts: dict[str, str]) -> BackupError:
-    """Return what it means that there was no answer, or half of one."""
-    kind = type(error).__name__
-    if isinstance(error, _NO_CREDENTIALS):
-        return AccessDeniedError(
-            f"{where}: there are no usable credentials ({kind})",
-            remedy="Set `connection` of the store, or what the AWS SDK's own chain looks for.",
-            **facts,
-        )
-    if isinstance(error, sdk.SSLError):
-        return UnreachableError(
-            f"{where}: no TLS connection ({kind})",
-            remedy="Look at the certificate, and at the proxy if there is one.",
-            **facts,
-        )
-    if isinstance(error, sdk.ConnectionError):
-        return UnreachableError(
-            f"{where}: the endpoint did not answer ({kind})",
-            remedy="Look at the network, the region and the endpoint of the connection.",
-            **facts,
-        )
-    if isinstance(error, (sdk.HTTPClientError, sdk.IncompleteReadError)):
-        return StoreUnavailableError(
-            f"{where}: the transfer was cut short ({kind})", remedy="It is tried again.", **facts
-        )
-    return PermanentError(
-        f"{where}: the AWS SDK refused the call ({kind})",
-        remedy="Look at the region, the bucket's name and the connection of this store.",
-        **facts,
-    )
+    def _translated(self, key: str) -> AbstractContextManager[None]:
+        place = f"{self.location}/{key}" if key else self.location
+        return translated(place, store=self.name, key=key, endpoint=self._client.meta.endpoint_url)
 
 
 def _service(client: Any) -> str:

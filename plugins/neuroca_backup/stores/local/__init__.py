@@ -6,7 +6,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import stat
 import time
 from contextlib import AbstractContextManager, contextmanager
@@ -15,34 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from neuroca_backup.errors import (
-    AccessDeniedError,
     AlreadyExistsError,
-    BackupError,
     ConfigurationError,
     NotFoundError,
-    PermanentError,
     StoreUnavailableError,
 )
-from neuroca_backup.stores import ObjectStat, Store
+from neuroca_backup.stores import ObjectStat, Store, check_key
+from neuroca_backup.stores.local import errors, files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from typing_extensions import Buffer
+    from collections.abc import Iterator, Sequence
 
     from neuroca_backup.model.endpoint import Connections
     from neuroca_backup.settings import LocalStoreSettings
 
-    _Translated = Callable[[], AbstractContextManager[None]]
-
-_RESERVED = ".neuroca-backup-"
-MARKER = f"{_RESERVED}store"
-_TEMPORARY = f"{_RESERVED}part-"
+MARKER = f"{files.RESERVED}store"
 _READ_BUFFER = 1024 * 1024
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_UNUSABLE = {errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 _INITIALISE = "run `neuroca-backup configure --initialise-stores`"
 
 
@@ -104,8 +92,8 @@ class LocalStore:
                     store=self.name,
                 )
             os.close(os.open(marker, os.O_WRONLY | os.O_CREAT, 0o600))
-            _sync_directory(self._path)
-            _sync_directory(self._path.parent)
+            files.sync_directory(self._path)
+            files.sync_directory(self._path.parent)
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open `key` for a stream: a temporary file beside it that takes its place at the end."""
@@ -126,15 +114,11 @@ class LocalStore:
                 stack.callback(os.close, fd)
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    raise self._missing(key)
+                    raise errors.missing(self._label(key), store=self.name, key=key)
                 os.lseek(fd, start, os.SEEK_SET)
             rest = max(0, status.st_size - start)
-            source = _FileSource(
-                self._label(key),
-                lambda: self._translated(key),
-                fd,
-                rest if length is None else min(rest, length),
-            )
+            size = rest if length is None else min(rest, length)
+            source = files.FileSource(self._label(key), lambda: self._translated(key), fd, size)
             yield stack.enter_context(io.BufferedReader(source, _READ_BUFFER))
 
     def get(self, key: str) -> bytes:
@@ -147,14 +131,14 @@ class LocalStore:
         with self._translated(key):
             status = self._file(key).lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise self._missing(key)
+            raise errors.missing(self._label(key), store=self.name, key=key)
         return _stat(key, status)
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Yield the files below the folder `prefix`, one directory at a time."""
         folder = self._file(prefix.rstrip("/")) if prefix else self._root()
         for path, status in self._walk(folder):
-            if not path.name.startswith(_RESERVED):
+            if not path.name.startswith(files.RESERVED):
                 yield _stat(str(path.relative_to(self._root())), status)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
@@ -177,9 +161,9 @@ class LocalStore:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return
-            _sync_directory(path.parent)
+            files.sync_directory(path.parent)
             for parent in path.parents:
-                if parent == self._root() or not _remove_if_empty(parent):
+                if parent == self._root() or not files.remove_if_empty(parent):
                     break
 
     def copy_from(self, other: Store, key: str) -> bool:  # noqa: ARG002 - part of the contract
@@ -191,7 +175,7 @@ class LocalStore:
         cutoff = time.time() - older_than.total_seconds()
         swept = 0
         for path, status in self._walk(self._root()):
-            if path.name.startswith(_TEMPORARY) and status.st_mtime < cutoff:
+            if path.name.startswith(files.TEMPORARY) and status.st_mtime < cutoff:
                 with self._translated(path.name):
                     path.unlink(missing_ok=True)
                 swept += 1
@@ -206,7 +190,7 @@ class LocalStore:
         """Return the real path of the store, having seen its marker."""
         with self._translated(""):
             root = Path(os.path.realpath(self._path))
-            if not stat.S_ISREG(_mode(root / MARKER)):
+            if not stat.S_ISREG(files.mode(root / MARKER)):
                 raise NotFoundError(
                     f"{self.location} (store {self.name}) does not exist, is not mounted, or is "
                     f"not a store: it has no file {MARKER}",
@@ -217,29 +201,21 @@ class LocalStore:
 
     def _file(self, key: str) -> Path:
         """Return the path of `key`, which is always within the store."""
-        parts = key.split("/")
-        if not key.isprintable() or any(
-            part in {"", ".", ".."} or part.startswith(_RESERVED) for part in parts
-        ):
-            raise PermanentError(
-                f"{key!r} is not a key of store {self.name}",
-                remedy="Keys are printable, relative and without empty or dot parts.",
-                key=key,
-            )
-        path = self._root().joinpath(*parts)
+        check_key(key, store=self.name, reserved=(files.RESERVED,))
+        path = self._root().joinpath(*key.split("/"))
         with self._translated(key):
             if os.path.realpath(path) != str(path):
-                raise self._link(path)
+                raise errors.behind_link(path, store=self.name)
         return path
 
     @contextmanager
     def _writing(self, key: str, *, create_only: bool) -> Iterator[BinaryIO]:
         path = self._file(key)
         with self._translated(key):
-            temporary, fd = _open_temporary(path, below=self._root())
+            temporary, fd = files.open_temporary(path, below=self._root())
         try:
             try:
-                sink = _FileSink(self._label(key), lambda: self._translated(key), fd)
+                sink = files.FileSink(self._label(key), lambda: self._translated(key), fd)
                 yield cast("BinaryIO", sink)
                 sink.finish()
             finally:
@@ -275,13 +251,8 @@ class LocalStore:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                raise PermanentError(
-                    f"{self.location} (store {self.name}): its file system has no hard links, "
-                    "without which two attempts could overwrite each other",
-                    remedy="Use a file system that has them (ext4, XFS, ZFS, NFS; not SMB or FAT).",
-                    store=self.name,
-                ) from error
-        _sync_directory(path.parent)
+                raise errors.without_links(self.location, store=self.name) from error
+        files.sync_directory(path.parent)
 
     def _walk(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield every file below `folder` in the order of keys."""
@@ -296,7 +267,7 @@ class LocalStore:
             except NotFoundError:
                 continue  # It was deleted since the directory was read.
             if stat.S_ISLNK(status.st_mode):
-                raise self._link(path)
+                raise errors.behind_link(path, store=self.name)
             yield path, status
 
     def _entries(self, folder: Path) -> Sequence[os.DirEntry[str]]:
@@ -314,172 +285,8 @@ class LocalStore:
     def _label(self, key: str) -> str:
         return f"{self.location}/{key} (store {self.name})"
 
-    def _missing(self, key: str) -> NotFoundError:
-        return NotFoundError(
-            f"{self._label(key)}: there is no such object",
-            remedy="Look for it in another store.",
-            store=self.name,
-            key=key,
-        )
-
-    def _link(self, path: Path) -> PermanentError:
-        return PermanentError(
-            f"{path} (store {self.name}) is, or is behind, a symbolic link",
-            remedy="Links could lead out of the store: put the files themselves there, or mount "
-            "the other disk with `mount --bind`.",
-            store=self.name,
-        )
-
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._failure(error, key) from error
-
-    def _failure(self, error: OSError, key: str) -> BackupError:
-        """Return what an error of the operating system means."""
-        where = self._label(key)
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            return self._missing(key)
-        if error.errno in _FULL:
-            return PermanentError(
-                f"{where}: no space is left ({reason})",
-                remedy=f"Free space at {self._path}, enlarge it or its quota, or shorten the "
-                "retention; then run this again.",
-                store=self.name,
-                key=key,
-            )
-        if error.errno in _DENIED:
-            return AccessDeniedError(
-                f"{where}: {reason}",
-                remedy=f"Give this user read and write access to {self._path}.",
-                store=self.name,
-                key=key,
-            )
-        if error.errno in _UNUSABLE:
-            return PermanentError(
-                f"{where}: {reason}",
-                remedy="Choose another key: a file and a folder cannot have the same name.",
-                store=self.name,
-                key=key,
-            )
-        return StoreUnavailableError(
-            f"{where}: {reason}",
-            remedy="Look at the disk, or at the NAS and its mount.",
-            store=self.name,
-            key=key,
-        )
-
-
-class _FileSink(io.RawIOBase):
-    """Writes to a descriptor; closing it ends the writing, `finish` makes it durable."""
-
-    def __init__(self, label: str, translated: _Translated, fd: int) -> None:
-        self._label, self._translated, self._fd = label, translated, fd
-        self._whole = True
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer) -> int:
-        """Write all of `data`."""
-        if self.closed:
-            raise ValueError("write to a closed object writer")
-        self._refuse_if_broken()
-        view = memoryview(data).cast("B")
-        written = 0
-        self._whole = False
-        with self._translated():
-            while written < len(view):
-                written += os.write(self._fd, view[written:])
-        self._whole = True
-        return written
-
-    def finish(self) -> None:
-        """Bring the bytes to the disk."""
-        self._refuse_if_broken()
-        with self._translated():
-            os.fsync(self._fd)
-
-    def _refuse_if_broken(self) -> None:
-        """Keep a caller who swallowed the error of a write from storing a shortened object."""
-        if not self._whole:
-            raise StoreUnavailableError(
-                f"{self._label}: a write failed, and writing went on",
-                remedy="Write it again from the start.",
-            )
-
-
-class _FileSource(io.RawIOBase):
-    """Reads as many bytes as were promised, or raises."""
-
-    def __init__(self, label: str, translated: _Translated, fd: int, remaining: int) -> None:
-        self._label, self._translated, self._fd = label, translated, fd
-        self._remaining = remaining
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer) -> int:
-        """Read some bytes; 0 only at the end of what was asked for."""
-        view = memoryview(buffer).cast("B")[: self._remaining]
-        if not len(view):
-            return 0
-        with self._translated():
-            count = os.readv(self._fd, [view])
-        if count == 0:
-            raise StoreUnavailableError(
-                f"{self._label} became shorter by  {self._remaining:,} bytes while it was read",
-                remedy="Read it again; objects of a store must not be changed in place.",
-            )
-        self._remaining -= count
-        return count
-
-
-def _open_temporary(path: Path, *, below: Path) -> tuple[Path, int]:
-    """Return a new file beside `path`, and its descriptor, making the directories it needs."""
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    for _ in range(5):
-        for folder in reversed(path.relative_to(below).parents):
-            with contextlib.suppress(FileExistsError):
-                (below / folder).mkdir(mode=0o700)
-                _sync_directory((below / folder).parent)
-        # A `delete` may remove the directory while it is still empty.
-        try:
-            return temporary, os.open(temporary, flags, 0o600)
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError as error:
-            raise FileExistsError(errno.EEXIST, error.strerror, str(path.parent)) from error
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _remove_if_empty(path: Path) -> bool:
-    try:
-        path.rmdir()
-    except OSError as error:
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
-            return False
-        raise
-    return True
-
-
-def _mode(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+    def _translated(self, key: str) -> AbstractContextManager[None]:
+        return errors.translated(self._label(key), store=self.name, key=key, directory=self._path)
 
 
 def _stat(key: str, status: os.stat_result) -> ObjectStat:

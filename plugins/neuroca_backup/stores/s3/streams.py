@@ -7,30 +7,22 @@ more than 5 TB. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.htm
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import logging
 import re
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 from urllib3.exceptions import HTTPError
 
-from neuroca_backup.errors import (
-    BackupError,
-    DamagedError,
-    PermanentError,
-    StoreUnavailableError,
-)
+from neuroca_backup.errors import BackupError, DamagedError, PermanentError, StoreUnavailableError
+from neuroca_backup.stores.s3.objects import S3Object, abort, put_part, put_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from typing_extensions import Buffer
 
@@ -44,8 +36,6 @@ IN_FLIGHT_BYTES = 256 * MIB
 """Above this the parts are so large that one connection is busy enough; memory decides."""
 _GROWTH = 1_900
 """A part is larger by 1/1,900 of what was sent: the 10,000 parts then hold 5.5 TiB."""
-_ABORTS = 6
-_ABORT_PAUSE_SECONDS = 0.1
 _RESUMES = 8
 """How often one reader goes on after a cut; the SDK's own retries of each request come on top."""
 _READ_BUFFER = MIB
@@ -55,38 +45,6 @@ _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+)")
 def part_size(sent: int) -> int:
     """Return the size in bytes of the part that follows `sent` bytes."""
     return FIRST_PART + sent // _GROWTH
-
-
-def _sha256_base64(data: bytes | bytearray) -> str:
-    """Return the SHA-256 of `data` the way S3's `ChecksumSHA256` wants it."""
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
-
-
-@dataclass(frozen=True, slots=True)
-class S3Object:
-    """One key of one bucket, the client that reaches it, and how its errors are told.
-
-    `label` is the object's name in messages; `translated` is a block that turns the SDK's errors
-    into this project's.
-    """
-
-    client: Any
-    bucket: str
-    key: str
-    label: str
-    translated: Callable[[], AbstractContextManager[None]]
-
-    @property
-    def address(self) -> dict[str, str]:
-        """The arguments that every call about this object takes."""
-        return {"Bucket": self.bucket, "Key": self.key}
-
-
-def put_whole(target: S3Object, body: bytes | bytearray, **conditions: str) -> None:
-    """Write `target` with one request; raises the SDK's own errors."""
-    target.client.put_object(
-        **target.address, **conditions, Body=body, ChecksumSHA256=_sha256_base64(body)
-    )
 
 
 @contextmanager
@@ -207,20 +165,11 @@ class _PartWriter(io.RawIOBase):
         self._count += 1
         self._sent += len(body)
         self._size = part_size(self._sent)
-        self._in_flight.append(self._pool.submit(self._upload_part, self._count, body))
-
-    def _upload_part(self, number: int, body: bytearray) -> dict[str, Any]:
-        checksum = _sha256_base64(body)
-        with self._target.translated():
-            answer = self._target.client.upload_part(
-                **self._target.address,
-                UploadId=self._upload_id,
-                PartNumber=number,
-                Body=body,
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=checksum,
+        self._in_flight.append(
+            self._pool.submit(
+                put_part, self._target, body, upload_id=self._upload_id, number=self._count
             )
-        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
+        )
 
     def _settle(self, at_most: int) -> None:
         """Wait until no more than `at_most` parts are in flight."""
@@ -230,32 +179,6 @@ class _PartWriter(io.RawIOBase):
     def _stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def abort(target: S3Object, upload_id: str) -> None:
-    """Abort a multipart upload and look that it is gone, again and again for a few seconds.
-
-    A part that is in flight while an upload is aborted may be stored after it, and is then paid
-    for without being seen. https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
-
-    Raises:
-        StoreUnavailableError: The upload is still there.
-    """
-    client = target.client
-    for attempt in range(_ABORTS):
-        with target.translated():
-            try:
-                client.abort_multipart_upload(**target.address, UploadId=upload_id)
-                client.list_parts(**target.address, UploadId=upload_id, MaxParts=1)
-            except client.exceptions.NoSuchUpload:
-                return
-        time.sleep(_ABORT_PAUSE_SECONDS * 2**attempt)
-    raise StoreUnavailableError(
-        f"{target.label}: the unfinished upload {upload_id} is still there after {_ABORTS} aborts",
-        remedy="It is swept by the next retention run.",
-        key=target.key,
-        upload_id=upload_id,
-    )
 
 
 @contextmanager
