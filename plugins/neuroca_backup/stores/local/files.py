@@ -85,7 +85,7 @@ class FileSource(io.RawIOBase):
             count = os.readv(self._fd, [view])
         if count == 0:
             raise StoreUnavailableError(
-                f"{self._label} became shorter by  {self._remaining:,} bytes while it was read",
+                f"{self._label} became shorter by {self._remaining:,} bytes while it was read",
                 remedy="Read it again; objects of a store must not be changed in place.",
             )
         self._remaining -= count
