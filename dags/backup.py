@@ -1,0 +1,76 @@
+"""One DAG for each component that has sources in backup.yaml: `backup_<component>`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable
+
+from neuroca_backup.model.identity import Component
+from neuroca_backup.notifications.failure import FailureNotice
+from neuroca_backup.operators.backup import ClearSpoolOperator
+from neuroca_backup.operators.groups import queue_of, source_group
+from neuroca_backup.settings import Settings, default_path, load
+
+DOC = """
+### Backs up {component}
+
+Sources: {sources}. Each is dumped, compressed, encrypted, uploaded to the primary store,
+replicated to the others, and read back from every one of them. **Only a green `verify` means that
+there is a backup.** Schedule, sources and stores come from `backup.yaml`.
+
+**A task is red.** The last lines of its log say what is wrong and what to do. Then clear the red
+task, downstream included: finished work is not repeated, and the backup keeps its id. Where the
+spool has already been emptied, clear the source's tasks from the first one on.
+
+**`clear_spool` is red.** Data in clear may still lie in the spool: clear that task at once.
+
+**Killed half way.** Nothing half-done counts as a backup; trigger a new run, or clear this one.
+"""
+
+
+def backup_dag(component: Component, settings: Settings) -> DAG:
+    """Return the DAG of `component`: a task group a source, and one teardown for the spool."""
+    sources = settings.sources_of(component)
+    cron = settings.schedule.of(component)
+    pipeline = settings.pipeline
+    with DAG(
+        dag_id=f"backup_{component}",
+        description=f"Dump, encrypt, replicate and verify {', '.join(sources)}",
+        schedule=CronTriggerTimetable(cron, timezone="UTC") if cron else None,
+        catchup=False,
+        max_active_runs=1,
+        tags=["neuroca", "backup", component.value],
+        doc_md=DOC.format(component=component, sources=", ".join(sources)),
+        on_failure_callback=FailureNotice(settings.notifications),
+        default_args={
+            "owner": "neuroca",
+            "retries": 2,
+            "retry_delay": timedelta(minutes=1),
+            "retry_exponential_backoff": 2,
+            "max_retry_delay": timedelta(minutes=15),
+            # A stage that takes as long as the RPO has missed it.
+            "execution_timeout": settings.objectives.rpo.of(component),
+        },
+    ) as dag:
+        for name, source in sources.items():
+            source_group(name, source, pipeline)
+        if pipeline.mode == "staged":
+            clear = ClearSpoolOperator(
+                task_id="clear_spool",
+                component=component,
+                sources=tuple(sources),
+                **queue_of(pipeline),
+            )
+            # After the uploads nothing needs the spool. It must not follow `verify`: as the only
+            # leaf its own success would make a failed run green.
+            uploads = [dag.get_task(f"{name}.upload") for name in sources]
+            uploads >> clear.as_teardown(on_failure_fail_dagrun=True)
+    return dag
+
+
+_settings = load(default_path())
+for _component in Component:
+    if _settings.sources_of(_component):
+        _dag = backup_dag(_component, _settings)
+        globals()[_dag.dag_id] = _dag

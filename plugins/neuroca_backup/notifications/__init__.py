@@ -1,0 +1,1 @@
+"""Airflow notifications: who is told when a run fails."""

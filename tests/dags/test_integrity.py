@@ -1,0 +1,215 @@
+"""The DAG files as Airflow sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dags.stand import REPOSITORY, YAML, airflow_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow.sdk import DAG
+
+STAGED = ["dump", "compress", "encrypt", "upload", "replicate", "verify"]
+STREAMED = ["stream", "replicate", "verify"]
+RESTORE = ["plan", "sandbox", "preflight", "fetch", "load", "compare", "publish", "record"]
+
+
+def edges(dag: DAG) -> set[tuple[str, str]]:
+    return {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+
+
+def line(*task_ids: str) -> set[tuple[str, str]]:
+    return set(pairwise(task_ids))
+
+
+def test_a_staged_source_has_exactly_six_tasks_in_a_line_and_the_spool_is_cleared_after(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    dag = parsed()["backup_database"]
+
+    stages = [f"postgres.{stage}" for stage in STAGED]
+    assert sorted(dag.task_ids) == sorted([*stages, "clear_spool"])
+    assert edges(dag) == line(*stages) | {("postgres.upload", "clear_spool")}
+    assert dag.get_task("clear_spool").is_teardown
+    assert dag.get_task("clear_spool").on_failure_fail_dagrun
+
+
+def test_a_streamed_source_has_no_spool(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure(mode="streamed")
+
+    dag = parsed()["backup_database"]
+
+    stages = [f"postgres.{stage}" for stage in STREAMED]
+    assert sorted(dag.task_ids) == sorted(stages)
+    assert edges(dag) == line(*stages)
+
+
+def test_restore_is_one_line_with_a_sandbox_that_is_always_cleaned_up(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    dag = parsed()["restore"]
+
+    assert edges(dag) == line(*RESTORE) | {("publish", "clean_up"), ("sandbox", "clean_up")}
+    assert dag.get_task("sandbox").is_setup
+    assert dag.get_task("clean_up").is_teardown
+    assert dag.get_task("clean_up").on_failure_fail_dagrun
+    assert dag.get_task("record").trigger_rule == "all_done"
+
+
+def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_catching_up(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    dag = parsed()["backup_database"]
+
+    timetable: Any = dag.timetable
+    assert timetable.expression == "0 2 * * *"
+    assert str(timetable.timezone) == "UTC"
+    assert dag.catchup is False
+    assert dag.max_active_runs == 1
+    assert dag.on_failure_callback is not None
+    dump = dag.get_task("postgres.dump")
+    assert (dump.retries, dump.retry_exponential_backoff) == (2, 2)
+    assert dump.execution_timeout == timedelta(hours=24), "the RPO of the component"
+
+
+def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_has_no_dag(
+    tmp_path: Path, configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    text = YAML.format(root=tmp_path, mode="staged", extra="")
+    configure(text.replace('    database: "0 2 * * *"\n', '    logs: "0 2 * * *"\n'))
+
+    dags = parsed()
+
+    assert sorted(dags) == ["backup_database", "restore"]
+    assert not dags["backup_database"].timetable.can_be_scheduled
+
+
+def test_only_tasks_that_need_the_spool_are_pinned_to_its_queue(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    path = configure()
+    path.write_text(path.read_text().replace("mode: staged", "mode: staged\n    queue: bigdisk"))
+
+    dags = parsed()
+
+    queues = {task.task_id: task.queue for task in dags["backup_database"].tasks}
+    assert {t for t, queue in queues.items() if queue == "bigdisk"} == {
+        *(f"postgres.{stage}" for stage in STAGED[:4]),
+        "clear_spool",
+    }
+    assert {task.queue for task in dags["restore"].tasks} == {"bigdisk"}
+
+
+def test_an_on_call_reader_finds_a_description_and_documentation_on_every_dag(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    for dag in parsed().values():
+        assert dag.description
+        assert "A task is red" in (dag.doc_md or "")
+        assert "neuroca" in dag.tags
+
+
+def test_every_dag_survives_serialization(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization  # noqa: PLC0415
+
+    configure()
+
+    for dag in parsed().values():
+        stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+        again = DagSerialization.from_dict(stored)
+        assert sorted(again.task_ids) == sorted(dag.task_ids)
+
+
+def test_a_verified_backup_updates_an_asset_named_after_component_and_source(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    dag = parsed()["backup_database"]
+
+    (asset,) = dag.get_task("postgres.verify").outlets
+    assert asset.uri == "x-neuroca-backup://database/postgres"
+    others = [task for task in dag.tasks if task.task_id != "postgres.verify"]
+    assert [task.task_id for task in others if task.outlets] == []
+
+
+def test_a_broken_backup_yaml_is_one_clear_import_error_a_file(
+    configure: Callable[..., Path],
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - after the environment
+
+    path = configure()
+    path.write_text(path.read_text().replace("mode: staged", "mode: stagged"))
+
+    errors = DagBag(str(REPOSITORY / "dags")).import_errors
+
+    assert len(errors) == 2
+    for text in errors.values():
+        assert "pipeline.mode" in text
+        assert "stagged" in text
+        assert str(path) in text
+        assert "pydantic" not in text
+        assert len(text.splitlines()) <= 12, text
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "dags").glob("*.py")), ids=lambda p: p.name)
+def test_parsing_a_dag_file_costs_little_beyond_airflow_itself(
+    file: Path, configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = configure()
+    program = (
+        "import time, runpy, sys\n"
+        "from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, CronTriggerTimetable, Param\n"
+        "from airflow.sdk import TaskGroup, chain\n"
+        "import airflow.sdk.exceptions, airflow.dag_processing.dagbag\n"
+        "begun = time.perf_counter()\n"
+        "runpy.run_path(sys.argv[1])\n"
+        "seconds = time.perf_counter() - begun\n"
+        "heavy = {'boto3', 'psycopg', 'tink', 'airflow.providers.amazon.aws.hooks.base_aws'}\n"
+        "print(f'SECONDS {seconds:.3f}')\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(file)],
+        env={
+            **os.environ,
+            **airflow_environment(tmp_path),
+            "PYTHONPATH": str(REPOSITORY / "plugins"),
+            "NEUROCA_BACKUP_CONFIG": str(path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    seconds = float(done.stdout.split("SECONDS ")[1].split()[0])
+    print(f"{file.name}: {seconds:.3f} s beyond Airflow's own import")  # noqa: T201 - the measurement
+    assert "HEAVY []" in done.stdout
+    # It takes about 0.2 s; the slack is for a busy machine. Airflow parses every 30 s.
+    assert seconds < 3
