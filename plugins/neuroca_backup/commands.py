@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -82,7 +82,9 @@ def started(
         finally:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    # What is still buffered for a tool that has died; its exit code tells of that.
+                    with suppress(BrokenPipeError):
+                        pipe.close()
         code = process.wait()
         if code != 0:
             raise _verdict(argv, code, stderr, secrets)

@@ -10,7 +10,6 @@ from typing import Any
 from neuroca_backup import engines, registry, stores
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.catalog.null import NullCatalog
-from neuroca_backup.engines import Engine
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.keyring import Recipient
 from neuroca_backup.keyring.keys_document import Keyring
@@ -22,12 +21,6 @@ from neuroca_backup.services.verify import Verifier
 from neuroca_backup.settings import Settings, SourceSettings
 from neuroca_backup.spool import Spool
 from neuroca_backup.stores import Store
-
-
-def engine(kind: str) -> Engine:
-    """Return the engine called `kind` in backup.yaml and in manifests."""
-    found: Engine = registry.load(engines, kind, "ENGINE")
-    return found
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class Runtime:
     def verifier(self) -> Verifier:
         """Checking backups."""
         return Verifier(
-            engine=engine,
+            engine=engines.named,
             stores=self.stores,
             keyring=self.keyring,
             catalog=self.catalog,
@@ -110,7 +103,7 @@ class Runtime:
     def restores(self) -> Restores:
         """Restoring backups."""
         return Restores(
-            engine=engine,
+            engine=engines.named,
             stores=self.stores,
             keyring=self.keyring,
             catalog=self.catalog,
@@ -144,7 +137,7 @@ class Runtime:
     def subject(self, name: str) -> Subject:
         """Return the source `name` ready to be dumped."""
         source = self.source(name)
-        chosen = engine(source.engine)
+        chosen = engines.named(source.engine)
         return Subject(
             name=name,
             component=source.component,

@@ -7,11 +7,12 @@ any point leaves nothing that could be mistaken for its result.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from neuroca_backup.errors import SpoolError
+from neuroca_backup.errors import SpoolError, TransientError
 from neuroca_backup.model.identity import BackupRef, Component, attempt_token
 from neuroca_backup.model.manifest import Digest, Dump
 
 _RECORD = "record.json"
 _PARTIAL = ".partial"
+_CLEARED = ".cleared-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class Spool:
             home = self.root / backup_id
             home.mkdir(mode=0o700, exist_ok=True)
             for earlier in home.glob(f"{stage}-*"):
-                shutil.rmtree(earlier)
+                self._destroy(earlier)
             folder = Folder(home / f"{stage}-{attempt_token()}{_PARTIAL}")
             folder.path.mkdir(mode=0o700)
             folder.files.mkdir(mode=0o700)
@@ -165,6 +168,21 @@ class Spool:
             )
         return folder
 
+    def latest(self, backup_id: str, stage: str) -> Folder:
+        """Return the complete folder of `stage`.
+
+        Raises:
+            SpoolError: There is none.
+        """
+        for path in (self.root / backup_id).glob(f"{stage}-*"):
+            if not path.name.endswith(_PARTIAL):
+                return Folder(path)
+        raise SpoolError(
+            f"The spool {self.root} has nothing that stage {stage} of {backup_id} has finished",
+            remedy=f"Run it from `{stage}` on, where every step sees the same spool.",
+            path=str(self.root / backup_id),
+        )
+
     def made_from(self, ticket: Ticket, stage: str) -> Folder | None:
         """Return the complete folder of `stage` that an earlier try made from `ticket`, if any."""
         for path in (self.root / ticket.backup_id).glob(f"{stage}-*"):
@@ -176,7 +194,41 @@ class Spool:
     def remove(self, folder: Folder) -> None:
         """Delete one folder."""
         with translated(self.root):
-            shutil.rmtree(folder.path)
+            self._destroy(folder.path)
+
+    def discard(self, ticket: Ticket) -> None:
+        """Delete the folder that a ticket names, if it is still there."""
+        self.remove(Folder(self.root / ticket.backup_id / ticket.place))
+
+    @contextmanager
+    def held(self, backup_id: str) -> Iterator[None]:
+        """Keep every other process from holding the same backup or restore for the block's length.
+
+        The lock is on the directory itself, so it leaves no file, and its holder's end, even by
+        SIGKILL, frees it.
+
+        Raises:
+            TransientError: Another process holds it.
+        """
+        with translated(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_private()
+            home = self.root / backup_id
+            home.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with translated(self.root):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise TransientError(
+                        f"Another process is working on {backup_id} in the spool {self.root}",
+                        remedy="It is tried again; wait for the other one to end.",
+                        path=str(home),
+                    ) from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def clear(self, backup_id: str) -> None:
         """Delete all that the spool holds of one backup or restore; nothing there is not an error.
@@ -185,14 +237,9 @@ class Spool:
         """
         home = self.root / backup_id
         with translated(self.root):
-            for path in (home, *self.root.glob(f".cleared-{backup_id}-*")):
-                if path.exists():
-                    doomed = path
-                    if path == home:
-                        doomed = home.rename(
-                            home.with_name(f".cleared-{backup_id}-{attempt_token()}")
-                        )
-                    shutil.rmtree(doomed)
+            self._destroy(home)
+            for path in self.root.glob(f"{_CLEARED}{backup_id}-*"):
+                _delete(path)
 
     def sweep(self, *, older_than: timedelta) -> list[str]:
         """Delete what runs that never came to their teardown left; return the names."""
@@ -202,13 +249,25 @@ class Spool:
         swept = []
         with translated(self.root):
             for home in sorted(self.root.iterdir()):
-                newest = max(
-                    path.lstat().st_mtime for path in (home, *home.glob("*"), *home.glob("*/*"))
-                )
-                if datetime.fromtimestamp(newest, UTC) < limit:
-                    shutil.rmtree(home)
+                newest = _newest_change((home, *home.glob("*"), *home.glob("*/*")))
+                if newest is not None and newest < limit:
+                    self._destroy(home)
                     swept.append(home.name)
         return swept
+
+    def _destroy(self, path: Path) -> None:
+        """Delete a folder, or nothing where it is gone; whoever still writes to it fails at once.
+
+        The name goes first: a tool whose process outlived ours cannot add files while they are
+        being deleted.
+        """
+        relative = path.relative_to(self.root).parts
+        name = f"{_CLEARED}{relative[0].removeprefix(_CLEARED)}-{attempt_token()}"
+        try:
+            doomed = path.rename(self.root / name)
+        except FileNotFoundError:
+            return
+        _delete(doomed)
 
     def require_free(self, size: int) -> None:
         """Raise `SpoolError` unless `size` bytes are free where the spool is."""
@@ -232,6 +291,27 @@ class Spool:
             )
 
 
+def _delete(path: Path) -> None:
+    """Delete a file or a folder that another process may be deleting, too."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        if path.exists():
+            _delete(path)
+
+
+def _newest_change(paths: Iterable[Path]) -> datetime | None:
+    """Return when any of `paths` changed last, or None where another process deleted them all."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found.append(path.lstat().st_mtime)
+    return datetime.fromtimestamp(max(found), UTC) if found else None
+
+
 def member_path(base: Path, member: str) -> Path:
     """Return where `member` lies below `base`; refuse a name that leads out of it."""
     path = base.joinpath(*member.split("/"))
@@ -250,7 +330,7 @@ def translated(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in _FULL:
             raise SpoolError(
                 f"The disk of the spool {root} is full",
                 remedy="Free space there, point pipeline.spool at a larger disk, or set "

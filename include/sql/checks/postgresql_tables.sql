@@ -22,12 +22,11 @@ SELECT n.nspname,
        )
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'm')
+ WHERE c.relkind = 'r'
    AND c.relpersistence <> 't'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
    AND n.nspname NOT LIKE 'pg\_temp\_%'
    AND n.nspname NOT LIKE 'pg\_toast\_temp\_%'
-   AND (c.relkind = 'r' OR c.relispopulated)
    AND NOT EXISTS (
            SELECT 1
              FROM pg_catalog.pg_depend AS d

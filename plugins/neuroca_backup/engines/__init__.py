@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
+from neuroca_backup import registry
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
@@ -49,10 +51,14 @@ class Difference:
 
 
 class Engine(Protocol):
-    """One kind of source. Engines keep no state; each method may be called in any process."""
+    """One kind of source. Engines keep no state; each method may be called in any process.
+
+    `sandbox` is the kind of throwaway server that takes its backups, "" where there is none.
+    """
 
     kind: ClassVar[str]
     default_port: ClassVar[int]
+    sandbox: ClassVar[str]
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return `given` (a source's `options` in backup.yaml) checked and filled with defaults.
@@ -101,3 +107,13 @@ class Engine(Protocol):
     def publish(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
         """Put the compared copy in its final place; return notes (what was kept, and where)."""
         ...
+
+
+def named(kind: str) -> Engine:
+    """Return the engine called `kind` in backup.yaml and in manifests.
+
+    Raises:
+        ConfigurationError: There is no such engine; lists those that exist.
+    """
+    found: Engine = registry.load(sys.modules[__name__], kind, "ENGINE")
+    return found

@@ -32,7 +32,7 @@ def decode(data: bytes, *, name: str) -> dict[str, Any]:
     try:
         body = json.loads(data)["body"]
         intact = isinstance(body, dict) and encode(body) == data
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise DamagedError(

@@ -13,7 +13,7 @@ from neuroca_backup.errors import ConfigurationError
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _BACKUP = re.compile(
-    rf"(?P<time>\d{{8}}T\d{{6}}Z)-(?P<run>[0-9a-f]{{8}})-(?P<source>{_SOURCE.pattern})"
+    rf"(?P<time>[0-9]{{8}}T[0-9]{{6}}Z)-(?P<run>[0-9a-f]{{8}})-(?P<source>{_SOURCE.pattern})"
 )
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -56,7 +56,7 @@ class BackupRef:
     component: Component
 
     def __post_init__(self) -> None:
-        if _BACKUP.fullmatch(self.backup_id) is None:
+        if not _is_backup_id(self.backup_id):
             raise ConfigurationError(
                 f"{self.backup_id!r} is not a backup id",
                 remedy="Backup ids look like 20261123T020000Z-1f0c9a3e-postgres; "
@@ -111,6 +111,17 @@ class BackupRef:
         match = _BACKUP.fullmatch(self.backup_id)
         assert match is not None  # noqa: S101 - checked at construction
         return match[name]
+
+
+def _is_backup_id(text: str) -> bool:
+    match = _BACKUP.fullmatch(text)
+    if match is None:
+        return False
+    try:
+        datetime.strptime(match["time"], _TIME_FORMAT)  # noqa: DTZ007 - only whether it is one
+    except ValueError:
+        return False
+    return True
 
 
 def is_source_name(name: str) -> bool:

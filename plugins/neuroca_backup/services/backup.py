@@ -25,6 +25,7 @@ from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, attempt_token
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.services import pipeline
+from neuroca_backup.services.inventory import read_keys
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.settings import CompressionSettings
@@ -95,7 +96,7 @@ class Backups:
         if self._is_stored(ref):
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
-        self._preflight(ref)
+        self._preflight(ref, Keyset.generate())
         for name in self._spool.sweep(older_than=STALE_SPOOL):
             log.warning("Removed %s from the spool: its run never cleaned up", name)
         started = datetime.now(UTC)
@@ -143,7 +144,8 @@ class Backups:
 
             pipeline.in_parallel(one, manifest.members, workers=self._workers)
             keys = (folder.path / "keys.json").read_bytes()
-            winner = self._commit(self._primary, sealed, keys)
+            self._primary.put(ticket.ref.keys_key(manifest.attempt), keys)
+            winner = self._commit(self._primary, sealed)
         self._spool.clear(ticket.backup_id)
         return _stored_ticket(ticket.ref, winner)
 
@@ -152,11 +154,11 @@ class Backups:
         if self._is_stored(ref):
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
-        self._preflight(ref)
         attempt, started, keyset = attempt_token(), datetime.now(UTC), Keyset.generate()
+        keys = self._preflight(ref, keyset)
         stages = (self._zstd, SealingStage(keyset, ref))
-        try:
-            with self._timed(ref, "stream") as progress:
+        with self._timed(ref, "stream") as progress:
+            try:
                 sink = pipeline.StoreSink(self._primary, ref, attempt, stages, progress)
                 dump = subject.engine.dump(subject.endpoint, sink, subject.options)
                 pipeline.require_content(
@@ -165,11 +167,13 @@ class Backups:
                 sealed = self._seal(
                     subject, ref, attempt, keyset, started=started, dump=dump, members=sink.members
                 )
-                keys = self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
-                winner = self._commit(self._primary, sealed, keys)
-        except BaseException:
-            self._discard(self._primary, ref, lambda other: other == attempt)
-            raise
+                self._primary.put(ref.keys_key(attempt), keys)
+            except BaseException:
+                self._discard(self._primary, ref, lambda other: other == attempt)
+                raise
+            # From here on a manifest may stand, whatever answer comes back: nothing that it may
+            # name is deleted because of an error.
+            winner = self._commit(self._primary, sealed)
         return _stored_ticket(ref, winner)
 
     def replicate(self, ref: BackupRef) -> Ticket:
@@ -180,6 +184,8 @@ class Backups:
         """
         name = f"{self._primary.name}:{ref.manifest_key}"
         sealed = SealedManifest.decode(self._primary.get(ref.manifest_key), name=name, ref=ref)
+        # What an attempt that was killed has left is no part of the backup.
+        self._discard(self._primary, ref, lambda attempt: attempt != sealed.manifest.attempt)
         for store in list(self._stores.values())[1:]:
             if not self._holds(store, ref):
                 self._copy(sealed, store)
@@ -191,20 +197,26 @@ class Backups:
         self._spool.clear(ref.backup_id)
 
     def run(self, ref: BackupRef, *, mode: str) -> Ticket:
-        """Make and replicate a backup in this process, as the command does."""
+        """Make and replicate a backup in this process, as the command does.
+
+        Raises:
+            TransientError: Another process is making this very backup through the same spool.
+        """
         if mode == "streamed":
             self.stream(ref)
         else:
-            try:
-                self.upload(self.encrypt(self.compress(self.dump(ref))))
-            finally:
-                self.clear(ref)
+            with self._spool.held(ref.backup_id):
+                try:
+                    self.upload(self.encrypt(self.compress(self.dump(ref))))
+                finally:
+                    self.clear(ref)
         return self.replicate(ref)
 
-    def _preflight(self, ref: BackupRef) -> None:
+    def _preflight(self, ref: BackupRef, keyset: Keyset) -> bytes:
+        """Try every store and every recipient; return the keys.json of `keyset`."""
         for store in self._stores.values():
             store.check()
-        self._keyring.wrap(Keyset.generate(), backup_id=ref.backup_id)
+        return self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
 
     def _stage(
         self,
@@ -218,6 +230,7 @@ class Backups:
         made = self._spool.made_from(ticket, stage)
         if made is not None:
             log.info("%s of %s was finished by an earlier try", stage, ref.backup_id)
+            self._spool.discard(ticket)
             return _ticket(ref, made, made.record())
         source = self._spool.open(ticket)
         target = self._spool.claim(ref.backup_id, stage)
@@ -304,10 +317,9 @@ class Backups:
         )
         return SealedManifest.seal(manifest, keyset.mac)
 
-    def _commit(self, store: Store, sealed: SealedManifest, keys: bytes) -> Manifest:
-        """Write keys, then the manifest, create-only; return the manifest that stands."""
+    def _commit(self, store: Store, sealed: SealedManifest) -> Manifest:
+        """Write the manifest, create-only, after all else; return the manifest that stands."""
         ours, ref = sealed.manifest, sealed.manifest.ref
-        store.put(ref.keys_key(ours.attempt), keys)
         try:
             store.put(ref.manifest_key, sealed.encode(), create_only=True)
         except AlreadyExistsError:
@@ -348,8 +360,9 @@ class Backups:
                     copy(reader, out, on_bytes=progress.add)
 
             pipeline.in_parallel(one, manifest.members, workers=self._workers)
-            keys = self._primary.get(ref.keys_key(manifest.attempt))
-            self._commit(store, sealed, keys)
+            keys = read_keys(self._primary, manifest)
+            store.put(ref.keys_key(manifest.attempt), keys.encode())
+            self._commit(store, sealed)
 
     def _discard(self, store: Store, ref: BackupRef, doomed: Callable[[str], bool]) -> None:
         """Delete the objects of attempts that did not become the backup."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from neuroca_backup.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from neuroca_backup.keyring.keys_document import KeysDocument
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
@@ -23,6 +24,9 @@ from neuroca_backup.model.status import Verification
 from neuroca_backup.stores import Store
 
 log = logging.getLogger(__name__)
+
+# How far two machines' clocks may be apart before one of them is called wrong.
+CLOCK_TOLERANCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ class Inventory:
     ) -> Listed:
         """Return the backup to restore: by id, or the newest verified one (before a time).
 
+        A backup whose time lies in the future was made by a machine with a wrong clock: it would
+        stand before every later one, so it is chosen only where there is no other.
+
         Raises:
             NotFoundError: There is none; says what was looked at and which stores did not answer.
         """
@@ -118,13 +125,20 @@ class Inventory:
                 return found
             raise self._none(f"no backup {backup_id}", found.problems.values())
         seen = 0
+        limit = datetime.now(UTC) + CLOCK_TOLERANCE
+        ahead: Listed | None = None
         for found in self.newest_first(component, source):
             manifest = found.manifest
             if manifest is None or (before is not None and manifest.started_at >= before):
                 continue
             seen += 1
-            if found.verified:
+            if found.verified and max(found.ref.time, manifest.started_at) > limit:
+                log.warning("%s is from the future: some clock is wrong", found.ref.backup_id)
+                ahead = ahead or found
+            elif found.verified:
                 return found
+        if ahead is not None:
+            return ahead
         when = f" from before {before.isoformat()}" if before else ""
         raise self._none(
             f"no verified backup of {source}{when} ({seen} unverified)", self.unreachable.values()
@@ -165,6 +179,20 @@ def read_manifest(store: Store, ref: BackupRef) -> SealedManifest:
     return SealedManifest.decode(
         store.get(ref.manifest_key), name=f"{store.name}:{ref.manifest_key}", ref=ref
     )
+
+
+def read_keys(store: Store, manifest: Manifest) -> KeysDocument:
+    """Return the wrapped keys of a backup; those of another one in their place are damage."""
+    key = manifest.ref.keys_key(manifest.attempt)
+    name = f"{store.name}:{key}"
+    found = KeysDocument.decode(store.get(key), name=name)
+    if found.backup_id != manifest.backup_id:
+        raise DamagedError(
+            f"{name} holds the keys of another backup, {found.backup_id}",
+            remedy="Restore from another store, then replicate this backup again.",
+            key=key,
+        )
+    return found
 
 
 def read_verification(store: Store, ref: BackupRef) -> Verification | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from neuroca_backup.catalog import Catalog
-from neuroca_backup.errors import BackupError
+from neuroca_backup.errors import BackupError, TransientError
 
 log = logging.getLogger(__name__)
+
+# A catalog that does not answer costs a timeout a note; it is left alone for this long.
+_PAUSE_SECONDS = 60.0
 
 
 class Ledger:
@@ -18,16 +22,30 @@ class Ledger:
     failed because the index could not be written.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
+        self._clock = clock
+        self._prepared = False
+        self._silent_until = float("-inf")
 
     def note(self, what: str, write: Callable[[Catalog], None]) -> None:
-        """Call `write` with the catalog."""
+        """Call `write` with the catalog, whose schema is made or migrated before the first note."""
+        if self._clock() < self._silent_until:
+            self._missed(what, "it did not answer a moment ago.")
+            return
         try:
+            if not self._prepared:
+                self._catalog.prepare()
+                self._prepared = True
             write(self._catalog)
         except BackupError as error:
-            log.error(  # noqa: TRY400 - the sentence says all; a traceback would bury it
-                "The catalog missed %s: %s Run `neuroca-backup catalog rebuild` once it is back.",
-                what,
-                error,
-            )
+            if isinstance(error, TransientError):
+                self._silent_until = self._clock() + _PAUSE_SECONDS
+            self._missed(what, str(error))
+
+    def _missed(self, what: str, why: str) -> None:
+        log.error(
+            "The catalog missed %s: %s Run `neuroca-backup catalog rebuild` once it is back.",
+            what,
+            why,
+        )

@@ -42,7 +42,7 @@ class Progress:
             if now < self._next_line:
                 return
             self._next_line = now + EVERY_SECONDS
-        log.info("%s", self)
+        log.info("%s", str(self))  # now: a handler may format it later
 
     def __str__(self) -> str:
         rate = self.done / max(self.seconds, 1e-6)

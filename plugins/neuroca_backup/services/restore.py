@@ -7,11 +7,14 @@ nearest copy that does is used, and the report says which and why. Every step ma
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
 from neuroca_backup.engines import Engine, RestoreTarget
@@ -21,11 +24,13 @@ from neuroca_backup.errors import (
     DamagedError,
     KeyUnavailableError,
     NotFoundError,
+    SpoolError,
     StoreUnavailableError,
     TransientError,
 )
 from neuroca_backup.keyring.keys_document import Keyring, KeysDocument
 from neuroca_backup.keyring.keyset import Keyset
+from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.services import pipeline
@@ -38,6 +43,8 @@ from neuroca_backup.stores import Store
 from neuroca_backup.streams import DigestReader, copy
 
 log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +142,8 @@ class Restores:
             NotFoundError: There is no such backup in any store that answers.
         """
         stores = self._order(prefer)
-        found = Inventory(stores).find(
-            source, component=component, backup_id=backup_id, before=before
-        )
+        inventory = Inventory(stores)
+        found = inventory.find(source, component=component, backup_id=backup_id, before=before)
         manifest = next(iter(found.manifests.values()))
         return RestorePlan(
             restore_id=restore_id,
@@ -145,7 +151,8 @@ class Restores:
             component=component.value,
             source=source,
             engine=manifest.engine,
-            stores=tuple(stores),
+            # Each later step asks in this order: a dead store first would cost its timeouts again.
+            stores=tuple(sorted(stores, key=lambda name: name in inventory.unreachable)),
             plain_size=manifest.plain_size,
             members=len(manifest.members),
             taken_at=manifest.started_at.isoformat(),
@@ -170,6 +177,7 @@ class Restores:
         folder = self._spool.claim(plan.restore_id, "fetch")
         started = datetime.now(UTC)
         manifest = fetching.open()
+        (folder.path / _MANIFEST).write_bytes(document.encode(manifest.model_dump(mode="json")))
         members = pipeline.in_parallel(
             lambda member: fetching.member(member, folder),
             sorted(manifest.members, key=lambda member: -member.stored.size),
@@ -191,9 +199,9 @@ class Restores:
         self, plan: RestorePlan, fetched: FetchReport, target: RestoreTarget
     ) -> tuple[str, ...]:
         """Load the fetched members into the target, beside what it holds."""
-        manifest = self._manifest(plan).manifest
-        files = self._files(plan, fetched).files
-        return tuple(self._engine(plan.engine).load(manifest, files, target))
+        folder = self._files(plan, fetched)
+        manifest = _proven_manifest(folder)
+        return tuple(self._engine(plan.engine).load(manifest, folder.files, target))
 
     def compare(self, plan: RestorePlan, target: RestoreTarget) -> None:
         """Compare what was loaded with the manifest's facts.
@@ -201,7 +209,7 @@ class Restores:
         Raises:
             ComparisonError: Something differs; the target still has what it had.
         """
-        manifest = self._manifest(plan).manifest
+        manifest = _proven_manifest(self._spool.latest(plan.restore_id, "fetch"))
         found = self._engine(plan.engine).compare(manifest, target)
         if found:
             shown = "; ".join(str(difference) for difference in found[:10])
@@ -217,9 +225,9 @@ class Restores:
         self, plan: RestorePlan, fetched: FetchReport, target: RestoreTarget
     ) -> tuple[str, ...]:
         """Put the compared copy in its final place."""
-        manifest = self._manifest(plan).manifest
-        files = self._files(plan, fetched).files
-        return tuple(self._engine(plan.engine).publish(manifest, files, target))
+        folder = self._files(plan, fetched)
+        manifest = _proven_manifest(folder)
+        return tuple(self._engine(plan.engine).publish(manifest, folder.files, target))
 
     def record(
         self,
@@ -312,6 +320,7 @@ class _Fetching:
     lost: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[Manifest, Keyset]] = field(default_factory=dict)
     _progress: Progress = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._progress = Progress(f"fetch {self.plan.backup_id}", total=self.plan.plain_size)
@@ -321,7 +330,7 @@ class _Fetching:
         answers: list[BackupError] = []
         for name in self.plan.stores:
             try:
-                self._opened[name] = self._authenticate(self.stores[name])
+                self._opened[name] = authenticate(self.stores[name], self.plan.ref, self.keyring)
             except BackupError as error:
                 answers.append(error)
                 self.lost.add(name)
@@ -345,45 +354,33 @@ class _Fetching:
                 continue
             try:
                 self._fetch(self.stores[name], manifest, keyset, member, folder)
+            except SpoolError:
+                raise
             except (DamagedError, NotFoundError) as error:
                 transient = False
                 reasons.append(f"{name}: {error.problem}")
                 self._fall_back(f"{member.name} was not taken from {name}: {error.problem}")
-            except TransientError as error:
+            except BackupError as error:
+                transient = transient and isinstance(error, TransientError)
                 self.lost.add(name)
                 reasons.append(f"{name}: {error.problem}")
                 self._fall_back(f"{name} stopped answering: {error.problem}")
             else:
-                self.used[name] = self.used.get(name, 0) + member.stored.size
+                with self._lock:
+                    self.used[name] = self.used.get(name, 0) + member.stored.size
                 return SpooledMember(name=member.name, plain=member.plain, current=member.plain)
         raise _no_copy(f"{self.plan.backup_id}/{member.name}", reasons, transient=transient)
 
     def _unopened(self, answers: Sequence[BackupError]) -> BackupError:
         for answer in answers:
-            # A key that is missing is what a person can mend; no store is to blame.
-            if isinstance(answer, KeyUnavailableError):
+            # No store is to blame for a key; `answers` are those of the keyset's recipients.
+            if isinstance(answer, KeyUnavailableError) or "answers" in answer.facts:
                 return answer
         return _no_copy(
             f"manifest and keys of {self.plan.backup_id}",
             [str(answer) for answer in answers],
             transient=all(isinstance(answer, TransientError) for answer in answers),
         )
-
-    def _authenticate(self, store: Store) -> tuple[Manifest, Keyset]:
-        ref = self.plan.ref
-        sealed = read_manifest(store, ref)
-        keys_key = ref.keys_key(sealed.manifest.attempt)
-        name = f"{store.name}:{keys_key}"
-        keys = KeysDocument.decode(store.get(keys_key), name=name)
-        keyset = self.keyring.unwrap(keys, backup_id=ref.backup_id, name=name)
-        if not keyset.verify_mac(sealed.covered, sealed.mac):
-            raise DamagedError(
-                f"{store.name}:{ref.manifest_key} has a MAC that this backup's key did not make",
-                remedy="Someone may have changed it: restore from another store.",
-                key=ref.manifest_key,
-                store=store.name,
-            )
-        return sealed.manifest, keyset
 
     def _fetch(
         self, store: Store, manifest: Manifest, keyset: Keyset, member: Member, folder: Folder
@@ -402,6 +399,41 @@ class _Fetching:
     def _fall_back(self, note: str) -> None:
         log.warning("%s", note)
         self.fallbacks.append(note)
+
+
+def authenticate(store: Store, ref: BackupRef, keyring: Keyring) -> tuple[Manifest, Keyset]:
+    """Return the manifest of `ref` in `store` with its keyset, once that has proven it.
+
+    Raises:
+        DamagedError: The manifest or the keys are not what was written.
+        KeyUnavailableError, UnreachableError: No recipient could unwrap the keyset.
+    """
+    sealed = read_manifest(store, ref)
+    keys_key = ref.keys_key(sealed.manifest.attempt)
+    name = f"{store.name}:{keys_key}"
+    keys = KeysDocument.decode(store.get(keys_key), name=name)
+    keyset = keyring.unwrap(keys, backup_id=ref.backup_id, name=name)
+    if not keyset.verify_mac(sealed.covered, sealed.mac):
+        raise DamagedError(
+            f"{store.name}:{ref.manifest_key} has a MAC that this backup's key did not make",
+            remedy="Someone may have changed it: restore from another store.",
+            key=ref.manifest_key,
+            store=store.name,
+        )
+    return sealed.manifest, keyset
+
+
+def _proven_manifest(folder: Folder) -> Manifest:
+    """Return the manifest that `fetch` has authenticated, whatever a store says by now."""
+    path = folder.path / _MANIFEST
+    try:
+        return Manifest.model_validate(document.decode(path.read_bytes(), name=str(path)))
+    except (OSError, ValidationError) as error:
+        raise SpoolError(
+            f"{path} cannot be read ({type(error).__name__})",
+            remedy="Run the restore from its fetch step on.",
+            path=str(path),
+        ) from None
 
 
 def _no_copy(what: str, reasons: Sequence[str], *, transient: bool = False) -> BackupError:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
-from neuroca_backup.errors import DamagedError, NotFoundError
+from neuroca_backup.errors import BackupError, DamagedError, NotFoundError
 from neuroca_backup.keyring.keys_document import Keyring, KeysDocument
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model import document
@@ -23,7 +23,7 @@ from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import read_manifest, read_verification
+from neuroca_backup.services.inventory import read_keys, read_manifest, read_verification
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -67,13 +67,29 @@ class Verifier:
         Raises:
             DamagedError: A copy is damaged, after all results were recorded; lists every finding.
             NotFoundError: No store has the backup.
+            BackupError: A store could not be checked; the others have been.
         """
         deepest = "secondary" if "secondary" in self._stores else next(iter(self._stores))
-        results = {
-            name: self.check(ref, name, level=level if name == deepest else Level.INTACT)
-            for name in self._stores
-            if name != "tertiary" or self._holds(name, ref)
-        }
+        results: dict[str, Verification] = {}
+        failures: list[BackupError] = []
+        held = False
+        # A store that does not answer must not keep the others from being checked.
+        for name in self._stores:
+            try:
+                holds = self._holds(name, ref)
+                held = held or holds
+                if holds or name != "tertiary":
+                    depth = level if name == deepest else Level.INTACT
+                    results[name] = self.check(ref, name, level=depth)
+            except BackupError as error:
+                log.error("%s could not be checked in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
+                failures.append(error)
+        if not held and not failures:
+            raise NotFoundError(
+                f"There is no backup {ref.backup_id} in {', '.join(self._stores)}",
+                remedy="`neuroca-backup list` shows what there is.",
+                backup_id=ref.backup_id,
+            )
         findings = [
             f"{name}: {finding.key}: {finding.problem}"
             for name, result in results.items()
@@ -87,6 +103,8 @@ class Verifier:
                 backup_id=ref.backup_id,
                 findings=findings,
             )
+        if failures:
+            raise failures[0]
         return results
 
     def check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
@@ -104,7 +122,8 @@ class Verifier:
             seconds=time.monotonic() - begun,
             bytes_read=copy.progress.done,
         )
-        if reached > Level.NONE or copy.findings:
+        if self._holds(store_name, ref):
+            # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
         self._ledger.note(
             f"the check of {ref.backup_id} in {store.name}",
@@ -160,14 +179,11 @@ class _Copy:
             read_verification(self._store, self._ref)
         except DamagedError as error:
             self._found(self._ref.verification_key, error)
-        keys_key = self._ref.keys_key(manifest.attempt)
+        keys: KeysDocument | None = None
         try:
-            keys = KeysDocument.decode(
-                self._store.get(keys_key), name=f"{self._store.name}:{keys_key}"
-            )
+            keys = read_keys(self._store, manifest)
         except (DamagedError, NotFoundError) as error:
-            self._found(keys_key, error)
-            keys = None
+            self._found(self._ref.keys_key(manifest.attempt), error)
         self._unlisted(manifest)
         if level <= Level.INTACT or keys is None:
             pipeline.in_parallel(
@@ -181,14 +197,11 @@ class _Copy:
         return Level.PRESENT if self.findings else reached
 
     def _unlisted(self, manifest: Manifest) -> None:
-        """Find objects that are gone, or of another size, without reading them."""
-        sizes = {
-            found.key: found.size
-            for found in self._store.list(f"{self._ref.prefix}/{manifest.attempt}")
-        }
+        """Find objects that the manifest does not name."""
+        listed = {found.key for found in self._store.list(f"{self._ref.prefix}/{manifest.attempt}")}
         expected = {manifest.key_of(member) for member in manifest.members}
         expected.add(self._ref.keys_key(manifest.attempt))
-        for key in sorted(sizes.keys() - expected):
+        for key in sorted(listed - expected):
             self._add(key, "does not belong to this backup")
 
     def _intact(self, manifest: Manifest, member: Member) -> None:

@@ -20,7 +20,7 @@ class Options(BaseModel):
 
     `databases`: all of them, or a list. `jobs`: connections of one parallel dump.
     `checksums`: whether a checksum of every table's rows is taken beside their number; it reads
-    every table once more.
+    every table once more. `allow_empty`: whether databases without any table are a backup.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +28,7 @@ class Options(BaseModel):
     databases: str | tuple[str, ...] = Field(default="all")
     jobs: int = Field(default=4, ge=1, le=64)
     checksums: bool = True
+    allow_empty: bool = False
 
 
 class PostgresqlEngine:
@@ -35,6 +36,7 @@ class PostgresqlEngine:
 
     kind: ClassVar[str] = "postgresql"
     default_port: ClassVar[int] = 5432
+    sandbox: ClassVar[str] = "postgres_twin"
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""

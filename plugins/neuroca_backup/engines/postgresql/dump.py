@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from neuroca_backup import commands, postgres_session
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 GLOBALS = "globals.sql"
 DIRECTORY, CUSTOM = "directory", "custom"
 
+_PROVIDERS = {"i": "icu", "b": "builtin"}
+
 
 def member_of(database: str) -> str:
     """Return the member name (or, with parts below it, the tree) of a database."""
@@ -45,7 +48,8 @@ def dump(endpoint: Endpoint, sink: Sink, options: Options) -> Dump:
     """Dump globals and databases to `sink`.
 
     Raises:
-        NotFoundError: A listed database does not exist, or there is none at all.
+        NotFoundError: A listed database does not exist.
+        EmptySourceError: There is no database, or none of them holds a table.
         IncompatibleVersionError: `pg_dump` is older than the server.
     """
     server, client = server_version(endpoint), tools.version("pg_dump")
@@ -61,13 +65,32 @@ def dump(endpoint: Endpoint, sink: Sink, options: Options) -> Dump:
     notes = _dump_globals(endpoint, sink)
     found = {name: _dump_database(endpoint, name, sink, options) for name in databases}
     first = next(iter(found.values()))
+    empty = not any(_holds_anything(one) for one in found.values())
+    if empty and not options.allow_empty:
+        raise EmptySourceError(
+            f"PostgreSQL at {endpoint.label} has no table in {', '.join(found)}",
+            remedy="Look whether the source has lost its data. If it is new and still empty, set "
+            "`allow_empty: true` in the source's options until it is not.",
+            server=endpoint.label,
+            databases=list(found),
+        )
     return Dump(
         server_version=server,
         tools={"pg_dump": client},
         consistency={"lsn": first["lsn"], "time": first["time"]},
-        facts={"databases": found, "checksums": options.checksums},
+        facts={
+            "databases": found,
+            "checksums": options.checksums,
+            "superuser": _bootstrap_superuser(endpoint),
+        },
+        empty=empty,
         notes=tuple(notes),
     )
+
+
+def _holds_anything(database: dict[str, Any]) -> bool:
+    # Every relation but a sequence has columns, or is a table.
+    return bool(database["tables"] or database["large_objects"] or "columns" in database["schema"])
 
 
 def _databases(endpoint: Endpoint, wanted: str | Sequence[str]) -> list[str]:
@@ -107,6 +130,14 @@ def _has_tables(endpoint: Endpoint, database: str) -> bool:
         return bool(row and row[0])
 
 
+def _bootstrap_superuser(endpoint: Endpoint) -> str:
+    """Return the role that `initdb` made: grants by it cannot be repeated in its name elsewhere."""
+    with postgres_session.connect(endpoint) as connection:
+        row = connection.execute("SELECT pg_catalog.pg_get_userbyid(10)").fetchone()
+        assert row is not None  # noqa: S101 - a function always gives one row
+        return str(row[0])
+
+
 def _dump_globals(endpoint: Endpoint, sink: Sink) -> list[str]:
     base = [tools.find("pg_dumpall"), "--globals-only", "--no-password"]
     try:
@@ -135,7 +166,7 @@ def _to_member(
         ) as process,
     ):
         assert process.stdout is not None  # noqa: S101 - asked for above
-        copy(process.stdout, out)
+        copy(cast("BinaryIO", process.stdout), out)
 
 
 def _dump_database(
@@ -178,16 +209,26 @@ def _created_like(connection: facts.Connection, database: str) -> dict[str, Any]
     """Return how the database itself was created, which `pg_restore` needs before it starts."""
     row = connection.execute(
         "SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_encoding_to_char(encoding),"
-        " datcollate, datctype FROM pg_catalog.pg_database WHERE datname = %s",
+        " datcollate, datctype, pg_catalog.to_jsonb(d)"
+        " FROM pg_catalog.pg_database AS d WHERE datname = %s",
         [database],
     ).fetchone()
     assert row is not None  # noqa: S101 - we are connected to it
-    return dict(zip(("owner", "encoding", "collate", "ctype"), row, strict=True))
+    *words, columns = row
+    found = dict(zip(("owner", "encoding", "collate", "ctype"), words, strict=True))
+    # Since version 15 a database may sort by something else than the C library; the columns'
+    # names have changed since: https://www.postgresql.org/docs/current/catalog-pg-database.html
+    provider = _PROVIDERS.get(columns.get("datlocprovider"))
+    if provider is not None:
+        found["provider"] = provider
+        found["locale"] = columns.get("datlocale") or columns.get("daticulocale")
+        found["icu_rules"] = columns.get("daticurules")
+    return found
 
 
 def _run_pg_dump(endpoint: Endpoint, database: str, snapshot: str, sink: Sink, jobs: int) -> str:
     # Uncompressed: zstd follows as a stage of its own. Flags: app-pgdump.html
-    base = [
+    base: list[str | Path] = [
         tools.find("pg_dump"),
         "--no-password",
         "--compress=none",

@@ -7,6 +7,7 @@ server is.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ _STABLE = frozenset(
 _COLLATED = frozenset({"bpchar", "text", "varchar"})
 _RECORD_HASH_SINCE = 140000
 
+_NAME = r'("(?:[^"]|"")*"|[^".]*)'
+_KEY = re.compile(rf"{_NAME}\.{_NAME}")
+
 _TABLES = "checks/postgresql_tables.sql"
 _SCHEMA = "checks/postgresql_schema.sql"
 
@@ -44,6 +48,7 @@ def prepare_session(connection: Connection) -> None:
     connection.execute("SET intervalstyle = 'postgres'")
     connection.execute("SET extra_float_digits = 1")
     connection.execute("SET bytea_output = 'hex'")
+    connection.execute("SET lc_monetary = 'C'")
     connection.execute("SET statement_timeout = 0")
     connection.execute("SET idle_in_transaction_session_timeout = 0")
 
@@ -51,7 +56,7 @@ def prepare_session(connection: Connection) -> None:
 def database_facts(connection: Connection, *, checksums: bool, method: str) -> dict[str, Any]:
     """Return the facts of the database that `connection` is in, read in its transaction.
 
-    `tables` maps `schema.table` to its number of rows and, with `checksums`, an order-independent
+    `tables` maps `table_key` to its number of rows and, with `checksums`, an order-independent
     checksum of all rows; `schema` maps each kind of object to how many there are and a SHA-256 of
     their definitions; `large_objects` is their number.
     """
@@ -60,11 +65,29 @@ def database_facts(connection: Connection, *, checksums: bool, method: str) -> d
         query = _table_query(schema, table, columns, checksums=checksums, method=method)
         row = connection.execute(query).fetchone()
         assert row is not None  # noqa: S101 - an aggregate always gives one row
-        tables[f"{schema}.{table}"] = {"rows": row[0], "checksum": row[1]}
+        tables[table_key(schema, table)] = {"rows": row[0], "checksum": row[1]}
     (large_objects,) = connection.execute(
         "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
     ).fetchone() or (0,)
     return {"tables": tables, "schema": _schema(connection), "large_objects": large_objects}
+
+
+def table_key(schema: str, table: str) -> str:
+    """Return `schema.table`; a name that holds a dot or a quote is quoted as SQL quotes it."""
+    return ".".join(
+        '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
+        for name in (schema, table)
+    )
+
+
+def names_in(key: str) -> tuple[str, str]:
+    """Return the schema and the table that `table_key` made `key` of."""
+    match = _KEY.fullmatch(key)
+    assert match is not None, key  # noqa: S101 - every key is made by table_key
+    schema, table = (
+        name[1:-1].replace('""', '"') if name.startswith('"') else name for name in match.groups()
+    )
+    return schema, table
 
 
 def hash_method(connection: Connection) -> str:

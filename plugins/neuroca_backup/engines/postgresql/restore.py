@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from neuroca_backup.errors import (
     IncompatibleVersionError,
     NotFoundError,
     TargetRefusedError,
+    ToolFailedError,
     TransientError,
 )
 from neuroca_backup.model.endpoint import Endpoint
@@ -33,14 +34,15 @@ _JOBS = 4
 _SWAP_SECONDS = 30
 _CREATE_ROLE = re.compile(r'^CREATE ROLE ("(?:[^"]|"")+"|[^\s;]+);$')
 # Lines of `pg_restore --list` about the database itself.
-_PROPERTY = re.compile(r"^\d+; \d+ \d+ (?:DATABASE PROPERTIES|(?:ACL|COMMENT) - DATABASE) ")
+_PROPERTY = re.compile(r"^\d+; \d+ \d+ (?:ACL|COMMENT|SECURITY LABEL) - DATABASE ")
+_GRANTED_BY = re.compile(r'^(GRANT .* TO .*) GRANTED BY ("(?:[^"]|"")+"|[^\s;]+);$')
+_ON_TABLESPACE = re.compile(r"^(?:ALTER|COMMENT ON|(?:GRANT|REVOKE) .* ON) TABLESPACE ")
 _ALTER_ROLE = re.compile(r'^ALTER ROLE ("(?:[^"]|"")+"|[^\s;]+) ')
 
 
 def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
     """Refuse what cannot work before anything is touched; see the protocol."""
-    ours, theirs = tools.version("pg_restore"), server_version(target.endpoint)
-    source, dumped_with = manifest.dump.server_version, manifest.dump.tools["pg_dump"]
+    source, theirs = manifest.dump.server_version, server_version(target.endpoint)
     if tools.major(theirs) < tools.major(source):
         raise IncompatibleVersionError(
             f"A backup of PostgreSQL {source} cannot be restored into {theirs} "
@@ -49,13 +51,7 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
             source=source,
             target=theirs,
         )
-    if tools.major(ours) < tools.major(dumped_with):
-        raise IncompatibleVersionError(
-            f"pg_restore {ours} cannot read what pg_dump {dumped_with} wrote",
-            remedy=f"Install PostgreSQL {tools.major(dumped_with)} client tools or newer.",
-            tool=ours,
-            written_by=dumped_with,
-        )
+    tools.require_reader(manifest)
     taken = [name for name in _names(manifest) if _holds_data(target.endpoint, name)]
     if taken and not target.replace:
         raise TargetRefusedError(
@@ -64,7 +60,7 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
             "it keeps them under another name.",
             databases=taken,
         )
-    notes = [f"{name} will be kept as {_kept_name(manifest, name)}" for name in taken]
+    notes = [f"{name} will be kept as {_kept_name(manifest, name, target)}" for name in taken]
     if tools.major(theirs) != tools.major(source):
         notes.append(f"Definitions are not compared between versions {source} and {theirs}.")
     return notes
@@ -73,25 +69,16 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
 def load(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]:
     """Load globals, then every database under its staging name; a repeat starts clean."""
     endpoint = target.endpoint
-    notes = _load_globals(endpoint, files / GLOBALS)
+    notes = _load_globals(
+        endpoint, files / GLOBALS, superuser=manifest.dump.facts.get("superuser", "")
+    )
     for database, known in manifest.dump.facts["databases"].items():
         staging = _staging_name(manifest, database)
         with postgres_session.connect(endpoint, autocommit=True) as connection:
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(staging))
             )
-            connection.execute(
-                sql.SQL(
-                    "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {}"
-                    " LC_COLLATE {} LC_CTYPE {}"
-                ).format(
-                    sql.Identifier(staging),
-                    sql.Identifier(known["owner"]),
-                    sql.Literal(known["encoding"]),
-                    sql.Literal(known["collate"]),
-                    sql.Literal(known["ctype"]),
-                )
-            )
+            connection.execute(_create(staging, known))
         with tools.translated(endpoint):
             commands.run(
                 [
@@ -108,6 +95,26 @@ def load(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]:
                 secrets=[endpoint.password],
             )
     return notes
+
+
+def _create(staging: str, known: Mapping[str, Any]) -> sql.Composed:
+    """Return the statement that creates a database as the dumped one was created."""
+    words = sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {}").format(
+        sql.Identifier(staging), sql.Identifier(known["owner"]), sql.Literal(known["encoding"])
+    )
+    words += sql.SQL(" LC_COLLATE {} LC_CTYPE {}").format(
+        sql.Literal(known["collate"]), sql.Literal(known["ctype"])
+    )
+    provider = known.get("provider")
+    if provider is not None:
+        words += sql.SQL(" LOCALE_PROVIDER {} {} {}").format(
+            sql.SQL(provider),
+            sql.SQL({"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}[provider]),
+            sql.Literal(known["locale"]),
+        )
+        if known.get("icu_rules"):
+            words += sql.SQL(" ICU_RULES {}").format(sql.Literal(known["icu_rules"]))
+    return words
 
 
 def compare(manifest: Manifest, target: RestoreTarget) -> list[Difference]:
@@ -156,6 +163,7 @@ def _swap(manifest: Manifest, waiting: Sequence[str], target: RestoreTarget) -> 
             remedy="Confirm an in-place restore, or restore elsewhere.",
             databases=full,
         )
+    kept = {name: _kept_name(manifest, name, target) for name in replaced}
     deadline = time.monotonic() + _SWAP_SECONDS
     while True:
         try:
@@ -164,16 +172,9 @@ def _swap(manifest: Manifest, waiting: Sequence[str], target: RestoreTarget) -> 
                 connection.transaction(),
             ):
                 for name in waiting:
-                    staging = _staging_name(manifest, name)
-                    connection.execute(
-                        "SELECT pg_catalog.pg_terminate_backend(pid)"
-                        " FROM pg_catalog.pg_stat_activity"
-                        " WHERE datname = ANY(%s) AND pid <> pg_catalog.pg_backend_pid()",
-                        [[name, staging]],
-                    )
-                    if name in replaced:
-                        connection.execute(_rename(name, _kept_name(manifest, name)))
-                    connection.execute(_rename(staging, name))
+                    if name in kept:
+                        _rename(connection, name, kept[name])
+                    _rename(connection, _staging_name(manifest, name), name)
             break
         except TransientError:
             # A client reconnected between the termination and the rename.
@@ -181,52 +182,75 @@ def _swap(manifest: Manifest, waiting: Sequence[str], target: RestoreTarget) -> 
                 raise
             time.sleep(0.2)
     return [
-        f"What was in {name} is kept as {_kept_name(manifest, name)}; drop it when it is not needed"
-        for name in replaced
+        f"What was in {name} is kept as {beside}; drop it when it is not needed"
+        for name, beside in kept.items()
     ]
 
 
-def _rename(old: str, new: str) -> sql.Composed:
-    return sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-        sql.Identifier(old), sql.Identifier(new)
+def _rename(connection: facts.Connection, old: str, new: str) -> None:
+    """Rename a database in the transaction of `connection`, ending the sessions it has.
+
+    The sessions end right before: the rename then waits for them, and makes new ones wait.
+    """
+    # Without this the transaction would go on seeing the sessions of its beginning.
+    connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
+    connection.execute(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+        " WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid()",
+        [old],
+    )
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
     )
 
 
 def _load_properties(database: str, files: Path, endpoint: Endpoint) -> None:
-    """Apply what belongs to the database as a whole: its settings, privileges and comment."""
+    """Apply what belongs to the database as a whole: its settings, privileges and comment.
+
+    Only `--create` makes pg_restore apply them, and it begins with a CREATE DATABASE that fails
+    here, because the database is in place: that must be the only error.
+    """
     archive = _archive(files, database)
     pg_restore = tools.find("pg_restore")
-    contents = commands.run([pg_restore, "--list", archive]).decode()
-    wanted = "\n".join(line for line in contents.splitlines() if _PROPERTY.match(line))
-    if not wanted:
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".list") as chosen:
-        chosen.write(wanted + "\n")
+    contents = commands.run([pg_restore, "--create", "--list", archive]).decode()
+    wanted = [line for line in contents.splitlines() if _PROPERTY.match(line)]
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as chosen, tools.translated(endpoint):
+        chosen.write("\n".join([*wanted, ""]))
         chosen.flush()
-        statements = commands.run(
-            [pg_restore, "--create", f"--use-list={chosen.name}", "--file=-", archive]
-        )
-    _run_sql(endpoint, [statements.decode()])
+        argv: list[str | Path] = [
+            pg_restore,
+            "--no-password",
+            "--create",
+            "--no-tablespaces",
+            f"--use-list={chosen.name}",
+            "--dbname=template1",
+            archive,
+        ]
+        try:
+            commands.run(argv, env=tools.environment(endpoint), secrets=[endpoint.password])
+        except ToolFailedError as error:
+            if not error.facts["stderr"].endswith("errors ignored on restore: 1"):
+                raise
 
 
 def _archive(files: Path, database: str) -> Path:
     return files.joinpath(*member_of(database).split("/"))
 
 
-def _load_globals(endpoint: Endpoint, path: Path) -> list[str]:
+def _load_globals(endpoint: Endpoint, path: Path, *, superuser: str) -> list[str]:
     """Run the globals, but neither create roles that exist nor alter the one we work as."""
     with postgres_session.connect(endpoint) as connection:
         rows = connection.execute("SELECT rolname FROM pg_catalog.pg_roles").fetchall()
     existing = {str(row[0]) for row in rows}
     skipped: list[str] = []
     with path.open(encoding="utf-8") as lines:
-        _run_sql(endpoint, _applicable(lines, existing, endpoint.user, skipped))
+        _run_sql(endpoint, _applicable(lines, existing, endpoint.user, superuser, skipped))
     return skipped
 
 
 def _run_sql(endpoint: Endpoint, lines: Iterable[str]) -> None:
     """Run a script of pg_dumpall or pg_restore in one transaction; its first error fails it."""
-    argv = [
+    argv: list[str | Path] = [
         tools.find("psql"),
         "--no-psqlrc",
         "--no-password",
@@ -252,14 +276,22 @@ def _run_sql(endpoint: Endpoint, lines: Iterable[str]) -> None:
 
 
 def _applicable(
-    lines: Iterator[str], existing: set[str], own: str, skipped: list[str]
+    lines: Iterable[str], existing: set[str], own: str, superuser: str, skipped: list[str]
 ) -> Iterator[str]:
+    """Yield the lines that can run on this server; `superuser` is the source's first role."""
     for line in lines:
         created, altered = _CREATE_ROLE.match(line.rstrip()), _ALTER_ROLE.match(line)
+        granted = _GRANTED_BY.match(line.rstrip())
+        if granted and _unquoted(granted[2]) == superuser:
+            # Only a server's own first role may grant what it has no ADMIN OPTION on.
+            yield f"{granted[1]};\n"
+            continue
         if created and _unquoted(created[1]) in existing:
             continue
         if altered and _unquoted(altered[1]) == own:
             skipped.append(f"Role {own} was left as it is: this restore works as it.")
+            continue
+        if _ON_TABLESPACE.match(line):
             continue
         if line.startswith("CREATE TABLESPACE "):
             skipped.append(f"Not created, its folder belongs to the old host: {line.strip()}")
@@ -281,10 +313,13 @@ def _staging_name(manifest: Manifest, database: str) -> str:
     return f"restoring_{_mark(manifest, database)}"
 
 
-def _kept_name(manifest: Manifest, database: str) -> str:
+def _kept_name(manifest: Manifest, database: str, target: RestoreTarget) -> str:
+    """Return a free name for what is replaced: the same backup may be restored again and again."""
     # 63 bytes is PostgreSQL's limit for a name.
-    short = database.encode()[:38].decode(errors="ignore")
-    return f"{short}_before_{_mark(manifest, database)}"
+    short = database.encode()[:34].decode(errors="ignore")
+    name = f"{short}_before_{_mark(manifest, database)}"
+    others = (name, *(f"{name}_{number}" for number in range(2, 1000)))
+    return next(other for other in others if not _exists(target.endpoint, other))
 
 
 def _mark(manifest: Manifest, database: str) -> str:

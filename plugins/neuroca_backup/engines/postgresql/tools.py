@@ -20,6 +20,7 @@ from neuroca_backup.errors import (
     UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.manifest import Manifest
 
 # https://www.postgresql.org/docs/current/libpq-envars.html
 _ENVIRONMENT = {
@@ -111,6 +112,18 @@ def version(tool: str) -> str:
 def major(version: str) -> int:
     """Return the major version of `18.6` or `18.6 (Debian ...)`."""
     return int(re.split(r"\D", version, maxsplit=1)[0])
+
+
+def require_reader(manifest: Manifest) -> None:
+    """Raise `IncompatibleVersionError` where our `pg_restore` is older than the dump's tools."""
+    ours, written_by = version("pg_restore"), manifest.dump.tools["pg_dump"]
+    if major(ours) < major(written_by):
+        raise IncompatibleVersionError(
+            f"pg_restore {ours} cannot read what pg_dump {written_by} wrote",
+            remedy=f"Install PostgreSQL {major(written_by)} client tools or newer.",
+            tool=ours,
+            written_by=written_by,
+        )
 
 
 def environment(endpoint: Endpoint, *, database: str | None = None) -> dict[str, str]:

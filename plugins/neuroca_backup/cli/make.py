@@ -1,0 +1,193 @@
+"""`backup` and `verify`: making backups, and reading them back."""
+
+# ruff: noqa: PLC0415 - `--help` must not pay for what the commands need
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroca_backup.cli import render
+from neuroca_backup.cli.reporting import ExitCode, report, worst
+from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.errors import BackupError, DamagedError
+from neuroca_backup.model.identity import BackupRef, attempt_token, set_id
+
+if TYPE_CHECKING:
+    from neuroca_backup.model.status import Level, Verification
+    from neuroca_backup.runtime import Runtime
+    from neuroca_backup.services.inventory import Inventory
+
+_NOT_MADE = "Nothing was backed up."
+_NOT_VERIFIED = "There was nothing to verify."
+
+RecoveryKey = Annotated[
+    Path | None, typer.Option(help="The private half of the offline recovery key (PEM).")
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="Its first line opens the recovery key; without it you are asked."),
+]
+
+
+class Mode(StrEnum):
+    """How the stages run; see pipeline.mode in backup.yaml."""
+
+    STAGED = "staged"
+    STREAMED = "streamed"
+
+
+class Depth(StrEnum):
+    """How deep a check goes: stored digests, original bytes, the engine's structure."""
+
+    INTACT = "intact"
+    READABLE = "readable"
+    PARSED = "parsed"
+
+    @property
+    def level(self) -> Level:
+        """The level to be reached."""
+        from neuroca_backup.model.status import Level
+
+        return Level[self.name]
+
+
+class StoreName(StrEnum):
+    """The stores that backup.yaml may have."""
+
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+    TERTIARY = "tertiary"
+
+
+def backup(
+    context: typer.Context,
+    sources: Annotated[list[str], typer.Argument(help="Sources of backup.yaml.", metavar="SOURCE")],
+    *,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Without it what backup.yaml says (pipeline.mode).")
+    ] = None,
+) -> None:
+    """Back up sources, and read the copies back.
+
+    The backup is copied to every store. All sources become one backup set; one that
+    fails does not stop the others.
+    """
+    from neuroca_backup.services.inventory import Inventory
+
+    runtime = Session.of(context).runtime(Keys.SEAL)
+    chosen = mode.value if mode is not None else runtime.settings.pipeline.mode
+    run = set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
+    refs = [runtime.ref(run, source) for source in dict.fromkeys(sources)]
+
+    def one(ref: BackupRef) -> None:
+        runtime.backups.run(ref, mode=chosen)
+        runtime.verifier.verify(ref)
+
+    _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+
+
+def verify(
+    context: typer.Context,
+    backup_id: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None,
+    *,
+    source: Annotated[str | None, typer.Option(help="All backups of this source.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All backups.")] = False,
+    level: Annotated[
+        Depth, typer.Option(help="How deep the secondary's copy is read; others: intact.")
+    ] = Depth.PARSED,
+    store: Annotated[
+        StoreName | None, typer.Option(help="Check this store's copy alone, at the full level.")
+    ] = None,
+    recovery_key: RecoveryKey = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Read backups back and record what was found.
+
+    Exits with 4 when any copy is damaged, after all of them were checked.
+    """
+    if sum((backup_id is not None, source is not None, every)) != 1:
+        raise typer.BadParameter("Give a BACKUP_ID, --source or --all: one of them.")
+    from neuroca_backup.services.inventory import Inventory
+
+    keys = Keys.NONE if level is Depth.INTACT else Keys.OPEN
+    runtime = Session.of(context).runtime(
+        keys, recovery_key=recovery_key, passphrase_file=passphrase_file
+    )
+
+    def one(ref: BackupRef) -> None:
+        if store is None:
+            runtime.verifier.verify(ref, level=level.level)
+        else:
+            _refuse_findings(runtime.verifier.check(ref, store.value, level=level.level))
+
+    if store is not None and store.value not in runtime.stores:
+        raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
+    inventory = Inventory(runtime.stores)
+    refs = list(_chosen(runtime, inventory, backup_id=backup_id, source=source))
+    _each(runtime, refs, one, inventory=inventory, otherwise=_NOT_VERIFIED)
+
+
+def _chosen(
+    runtime: Runtime, inventory: Inventory, *, backup_id: str | None, source: str | None
+) -> Iterator[BackupRef]:
+    from neuroca_backup.cli.choosing import component_of, look_up
+
+    if backup_id is not None:
+        yield look_up(runtime, backup_id).ref
+        return
+    if source is not None:
+        wanted = [(component_of(runtime, source, backup_id=None), source)]
+    else:
+        wanted = list(inventory.sources())
+    for component, name in wanted:
+        for found in inventory.newest_first(component, name):
+            yield found.ref
+
+
+def _each(
+    runtime: Runtime,
+    refs: Sequence[BackupRef],
+    work: Callable[[BackupRef], None],
+    *,
+    inventory: Inventory,
+    otherwise: str,
+) -> None:
+    """Do `work` for every one of `refs`, whatever becomes of the others; then show them all.
+
+    `otherwise` is said where there is nothing to show.
+    """
+    errors: list[BackupError] = []
+    for ref in refs:
+        try:
+            work(ref)
+        except BackupError as error:
+            report(error)
+            errors.append(error)
+    count = render.backups(
+        (one for one in map(inventory.look, refs) if one.manifests),
+        stores=list(runtime.stores),
+        unreachable=inventory.unreachable,
+        now=datetime.now(UTC),
+        otherwise=otherwise,
+    )
+    if errors:
+        raise typer.Exit(worst(errors))
+    if not count:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _refuse_findings(result: Verification) -> None:
+    if result.findings:
+        listed = "; ".join(f"{finding.key}: {finding.problem}" for finding in result.findings)
+        raise DamagedError(
+            f"{result.backup_id} is damaged in {result.store}: {listed}",
+            remedy="Another store's copy can be restored; find out what damaged this one, "
+            "then take a new backup.",
+            backup_id=result.backup_id,
+        )

@@ -1,0 +1,331 @@
+"""What the command prints on stdout: tables for people, JSON for programs.
+
+To a pipe it is plain text, every line as long as its content needs.
+"""
+
+# ruff: noqa: PLC0415 - `--help` must not pay for rich
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from neuroca_backup.model.identity import Component
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
+    from neuroca_backup.keyring.keys_document import KeysDocument
+    from neuroca_backup.model.status import Verification
+    from neuroca_backup.services.configure import ConfigureReport
+    from neuroca_backup.services.inventory import Listed
+    from neuroca_backup.services.restore import FetchReport, RestorePlan
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+# Wider than any line; rich cuts tables at the console's width.
+_PIPE_WIDTH = 100_000
+
+
+def say(text: str) -> None:
+    """Print one sentence."""
+    _console().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a remark on the step before."""
+    say(f"           {text}")
+
+
+def step(name: str, ended: str, seconds: float) -> None:
+    """Print how a step of a restore ended."""
+    say(f"{name:<10} {ended} in {seconds:.1f} s")
+
+
+def configured(found: ConfigureReport) -> None:
+    """Print what backup.yaml means."""
+    from neuroca_backup.settings import format_duration
+
+    say(f"{found.path} was written; edit it." if found.created else f"{found.path} is valid.")
+    table = _table("component", "schedule", "next run (UTC)", "kept", "RPO", "sources")
+    for one in found.plan:
+        table.add_row(
+            one.component.value,
+            one.cron or "by hand",
+            ", ".join(run.strftime("%Y-%m-%d %H:%M") for run in one.next_runs[:1]) or "-",
+            format_duration(one.retention),
+            "-" if one.rpo is None else format_duration(one.rpo),
+            ", ".join(one.sources) or "none",
+        )
+    _console().print(table)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+
+
+def backups(
+    found: Iterable[Listed],
+    *,
+    stores: Sequence[str],
+    unreachable: Mapping[str, str],
+    now: datetime,
+    otherwise: str | None = None,
+) -> int:
+    """Print a table of backups and return how many; a store that does not answer is named below.
+
+    `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
+    """
+    table = _table("backup", "time (UTC)", "age", "size", "stored", "ratio", *stores)
+    for one in found:
+        manifest = one.manifest
+        numbers = ("?", "?", "?")
+        if manifest is not None:
+            numbers = (
+                size(manifest.plain_size),
+                size(manifest.stored_size),
+                f"{_ratio(manifest.plain_size, manifest.stored_size):.2f}",
+            )
+        table.add_row(
+            one.ref.backup_id,
+            one.ref.time.strftime(_TIME),
+            age(now - one.ref.time),
+            *numbers,
+            *(_state(one, store, unreachable) for store in stores),
+        )
+    if table.row_count:
+        _console().print(table)
+    else:
+        answered = ", ".join(store for store in stores if store not in unreachable)
+        say(otherwise or f"No backups were found in {answered}.")
+    for store, problem in unreachable.items():
+        say(f"{store} did not answer: {problem}")
+    return table.row_count
+
+
+def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now: datetime) -> int:
+    """Print backups as JSON and return how many; docs/reference/command.md describes the keys."""
+    listed = [
+        {**_summary(one), "age_seconds": int((now - one.ref.time).total_seconds())} for one in found
+    ]
+    _json({"backups": listed, "unreachable": dict(unreachable)})
+    return len(listed)
+
+
+def backup(
+    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+) -> None:
+    """Print all about one backup."""
+    manifest = found.manifest
+    say(f"backup      {found.ref.backup_id}")
+    if manifest is not None:
+        ratio = _ratio(manifest.plain_size, manifest.stored_size)
+        rows = {
+            "set": manifest.set_id,
+            "source": f"{manifest.source} ({manifest.component})",
+            "engine": f"{manifest.engine}, server {manifest.dump.server_version}",
+            "kind": manifest.kind + (f", parent {manifest.parent}" if manifest.parent else ""),
+            "taken": f"{manifest.started_at.strftime(_TIME)} to "
+            f"{manifest.finished_at.strftime(_TIME)} UTC",
+            "expires": "never"
+            if manifest.expires_at is None
+            else manifest.expires_at.strftime(_TIME) + " UTC",
+            "hold": "yes" if manifest.hold else "no",
+            "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
+            f"(ratio {ratio:.2f})",
+            "stages": " > ".join(manifest.stages),
+            "made by": manifest.product,
+        }
+        for word, text in rows.items():
+            say(f"{word:<11} {text}")
+        for word, text in manifest.dump.consistency.items():
+            say(f"{'consistent':<11} {word} {text}")
+        for text in manifest.dump.notes:
+            say(f"{'note':<11} {text}")
+    for store in sorted({*found.manifests, *found.problems}):
+        say(f"{store:<11} {_verdict(found, store)}")
+    for label, stores in _openers(keys).items():
+        say(f"{'opened by':<11} {label} (keys in {', '.join(stores)})")
+    for store, problem in key_problems.items():
+        say(f"{'keys':<11} {store}: {problem}")
+    if manifest is not None:
+        table = _table("member", "size", "stored", "SHA-256")
+        for member in manifest.members:
+            table.add_row(
+                member.name,
+                f"{member.plain.size:,}",
+                f"{member.stored.size:,}",
+                member.plain.sha256,
+            )
+        _console().print(table)
+
+
+def backup_json(
+    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+) -> None:
+    """Print all about one backup as JSON."""
+    manifest = found.manifest
+    _json(
+        {
+            **_summary(found),
+            "manifest": None if manifest is None else manifest.model_dump(mode="json"),
+            "verifications": {
+                store: one.model_dump(mode="json") | {"level": one.level.name.lower()}
+                for store, one in found.verifications.items()
+            },
+            "recipients": [
+                {"recipient": label, "stores": stores} for label, stores in _openers(keys).items()
+            ],
+            "key_problems": dict(key_problems),
+        }
+    )
+
+
+def plan(chosen: RestorePlan) -> None:
+    """Print what will be restored."""
+    verified = "verified" if chosen.verified else "NEVER VERIFIED"
+    say(f"Backup {chosen.backup_id}, {verified}, taken {chosen.taken_at}")
+    say(f"{size(chosen.plain_size)} in {chosen.members} members, engine {chosen.engine}")
+    say(f"Stores in the order of use: {', '.join(chosen.stores)}; restore {chosen.restore_id}")
+
+
+def fetched(report: FetchReport) -> None:
+    """Print where the bytes came from, and why not from elsewhere."""
+    for store, count in report.bytes_by_store.items():
+        note(f"{size(count)} from {store}")
+    for text in report.fallbacks:
+        note(text)
+
+
+def catalog(
+    *,
+    connection: str,
+    entries: Sequence[CatalogEntry],
+    restores: Sequence[RestoreRecord],
+    events: Sequence[AuditEvent],
+) -> None:
+    """Print what the catalog knows."""
+    say(f"The catalog {connection} answers: {len(entries):,} backups.")
+    newest: dict[tuple[Component, str], list[CatalogEntry]] = {}
+    for entry in entries:
+        newest.setdefault((entry.component, entry.source), []).append(entry)
+    table = _table("component", "source", "backups", "newest", "levels")
+    for (component, source), held in sorted(newest.items()):
+        levels = ", ".join(f"{s} {one.name.lower()}" for s, one in held[0].levels.items())
+        table.add_row(component.value, source, f"{len(held):,}", held[0].backup_id, levels)
+    if newest:
+        _console().print(table)
+    for one in restores:
+        say(
+            f"restore  {one.finished_at.strftime(_TIME)}  {one.backup_id} to {one.target}: "
+            f"{one.outcome}, {sum(one.seconds.values()):.1f} s, by {one.actor}"
+        )
+    for event in events:
+        say(f"event    {event.at.strftime(_TIME)}  {event.action} {event.subject} by {event.actor}")
+
+
+def size(count: int) -> str:
+    """Return `count` bytes in the unit that a person would use: `12.3 MB`."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def age(passed: timedelta) -> str:
+    """Return `passed` in its largest unit: `3 h`, `2 d`."""
+    seconds = int(passed.total_seconds())
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+def _summary(found: Listed) -> dict[str, Any]:
+    manifest = found.manifest
+    return {
+        "backup_id": found.ref.backup_id,
+        "set_id": found.ref.set_id,
+        "component": found.ref.component.value,
+        "source": found.ref.source,
+        "time": found.ref.time.isoformat(),
+        "engine": None if manifest is None else manifest.engine,
+        "kind": None if manifest is None else manifest.kind,
+        "plain_size": None if manifest is None else manifest.plain_size,
+        "stored_size": None if manifest is None else manifest.stored_size,
+        "verified": found.verified,
+        "stores": {store: _copy_json(found.verifications.get(store)) for store in found.manifests},
+        "problems": dict(found.problems),
+    }
+
+
+def _copy_json(check: Verification | None) -> dict[str, Any]:
+    if check is None:
+        return {"level": None, "sound": None, "findings": 0, "checked_at": None}
+    return {
+        "level": check.level.name.lower(),
+        "sound": check.sound,
+        "findings": len(check.findings),
+        "checked_at": check.checked_at.isoformat(),
+    }
+
+
+def _state(found: Listed, store: str, unreachable: Mapping[str, str]) -> str:
+    if store in found.manifests:
+        check = found.verifications.get(store)
+        if check is None:
+            return "damaged" if store in found.problems else "unchecked"
+        return "damaged" if check.findings else check.level.name.lower()
+    if store in unreachable:
+        return "no answer"
+    return "damaged" if store in found.problems else "absent"
+
+
+def _verdict(found: Listed, store: str) -> str:
+    if store in found.problems:
+        return found.problems[store]
+    check = found.verifications.get(store)
+    if check is None:
+        return "there, never checked"
+    when = f"{check.checked_at.strftime(_TIME)} UTC in {check.seconds:.1f} s"
+    if not check.findings:
+        return f"{check.level.name.lower()}, checked {when}"
+    listed = "; ".join(f"{finding.key} {finding.problem}" for finding in check.findings)
+    return f"DAMAGED, checked {when}: {listed}"
+
+
+def _openers(keys: Mapping[str, KeysDocument]) -> dict[str, list[str]]:
+    openers: dict[str, list[str]] = {}
+    for store, document in keys.items():
+        for recipient in document.recipients:
+            openers.setdefault(recipient.label, []).append(store)
+    return openers
+
+
+def _ratio(plain: int, stored: int) -> float:
+    return plain / stored if stored else 0.0
+
+
+def _json(body: dict[str, Any]) -> None:
+    json.dump(body, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, overflow="fold")
+    for other in others:
+        table.add_column(other, overflow="fold")
+    return table

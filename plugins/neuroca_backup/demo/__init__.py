@@ -1,0 +1,1 @@
+"""`make demo`: real local servers, an Airflow, one backup and one restore, below `.demo`."""
