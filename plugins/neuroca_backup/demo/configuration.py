@@ -57,6 +57,9 @@ def backup_yaml(place: Place, servers: Mapping[str, Endpoint]) -> str:
             "connection": "neuroca_postgres",
         }
     }
+    # A schedule of nothing would be warned about.
+    sourced = {source["component"] for source in backup["sources"].values()}
+    backup["schedule"] = {c: cron for c, cron in backup["schedule"].items() if c in sourced}
     backup["pipeline"] = {"mode": "staged", "spool": str(place.spool)}
     backup["catalog"] = {"connection": _CATALOG}
     return yaml.safe_dump(document, sort_keys=False)
