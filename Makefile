@@ -56,7 +56,7 @@ test: venv ## the whole suite, on real local servers; one test: .venv/bin/pytest
 	$(BIN)/pytest
 
 demo: venv ## start everything locally, back everything up once, print the addresses
-	$(BIN)/python -m neuroca_backup.demo up
+	$(BIN)/python -m neuroca_backup.demo up $(if $(SCALE),--scale $(SCALE))
 
 down: venv ## stop what `make demo` started
 	$(BIN)/python -m neuroca_backup.demo down

@@ -50,7 +50,6 @@ PARAMS = {
         enum=sources,
         title="Source",
         description="What to restore; a source of backup.yaml.",
-        section="What",
     ),
     "backup_id": Param(
         None,
@@ -58,7 +57,6 @@ PARAMS = {
         title="Backup id",
         description="Exactly this backup, such as 20261123T020000Z-1f0c9a3e-postgres. Empty: the "
         "newest verified one.",
-        section="What",
     ),
     "before": Param(
         None,
@@ -67,15 +65,18 @@ PARAMS = {
         title="Before",
         description="The newest verified backup taken before this time. Not together with a "
         "backup id.",
-        section="What",
     ),
     "prefer_store": Param(
         "auto",
         type="string",
         enum=list(PREFERENCES),
+        values_display={
+            "auto": "Nearest good copy",
+            "primary": "Primary first",
+            "secondary": "Secondary first",
+        },
         title="Read from",
         description="The store to try first; a damaged or missing copy falls back to the other.",
-        section="What",
     ),
     "target": Param(
         "sandbox",
@@ -88,7 +89,6 @@ PARAMS = {
         },
         title="Target",
         description="Where to restore to.",
-        section="Where",
     ),
     "target_connection": Param(
         None,
@@ -96,14 +96,12 @@ PARAMS = {
         title="Target connection",
         description="For another server: its Airflow connection. A server that is backed up is "
         "refused.",
-        section="Where",
     ),
     "confirm": Param(
         None,
         type=["null", "string"],
         title="Confirm",
         description="For an in-place restore only: type the name of the source.",
-        section="Where",
     ),
     "keep_sandbox": Param(
         default=False,
@@ -111,7 +109,6 @@ PARAMS = {
         title="Keep the throwaway server",
         description="Leave it running to look at the data. It holds production data in clear: "
         "stop it when you are done.",
-        section="Where",
     ),
 }
 

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -249,7 +249,7 @@ class Spool:
         swept = []
         with translated(self.root):
             for home in sorted(self.root.iterdir()):
-                newest = _newest_change((home, *home.glob("*"), *home.glob("*/*")))
+                newest = _newest_change(home, depth=2)
                 if newest is not None and newest < limit:
                     self._destroy(home)
                     swept.append(home.name)
@@ -303,13 +303,15 @@ def _delete(path: Path) -> None:
             _delete(path)
 
 
-def _newest_change(paths: Iterable[Path]) -> datetime | None:
-    """Return when any of `paths` changed last, or None where another process deleted them all."""
+def _newest_change(path: Path, *, depth: int) -> datetime | None:
+    """Return when `path`, or what is in it down to `depth`, changed last; None if it is gone."""
     found = []
-    for path in paths:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            found.append(path.lstat().st_mtime)
-    return datetime.fromtimestamp(max(found), UTC) if found else None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found.append(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
+        if depth and path.is_dir() and not path.is_symlink():
+            inner = [_newest_change(one, depth=depth - 1) for one in path.iterdir()]
+            found += [change for change in inner if change is not None]
+    return max(found, default=None)
 
 
 def member_path(base: Path, member: str) -> Path:

@@ -61,7 +61,7 @@ class SourceOperator(BaseOperator):
         self.source = source
         self.component = Component(component)
         self.ticket = ticket
-        super().__init__(**kwargs)
+        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the service; return what the next task needs."""
@@ -188,7 +188,7 @@ class ClearSpoolOperator(BaseOperator):
             raise ValueError("sources: name at least one source")
         self.component = Component(component)
         self.sources = tuple(sources)
-        super().__init__(**kwargs)
+        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
 
     def execute(self, context: Context) -> None:
         """Clear the spool of every source, of the others too where one fails."""

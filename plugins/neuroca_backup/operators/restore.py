@@ -78,6 +78,9 @@ class RestoreOperator(BaseOperator):
 
     ui_fgcolor = "#ffffff"
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the service; return its report with how long it took, in seconds."""
         started = time.monotonic()

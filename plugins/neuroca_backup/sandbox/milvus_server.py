@@ -15,6 +15,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -33,6 +34,7 @@ from neuroca_backup.sandbox.readiness import (
 from neuroca_backup.sandbox.server import Launch
 
 _READY_SECONDS = 120
+_NOTES = Path("/tmp/milvus")  # noqa: S108 - Milvus's own choice
 _PACKAGE = "milvus==2.3.5"
 _USER = "root"
 _FIRST_PASSWORD = "Milvus"  # noqa: S105 - the product's public default, replaced at once
@@ -94,6 +96,10 @@ class MilvusServer:
         # At least one of each class that Milvus may ask a password for, at most 72 characters.
         password = f"Aa1_{secrets.token_hex(12)}"
         _replace_password(proxy, password)
+        # Milvus notes its roles here, whatever TMPDIR says, for tools of its own; never again.
+        (_NOTES / f"server_id_{process.pid}").unlink(missing_ok=True)
+        with suppress(OSError):  # another Milvus has a note there
+            _NOTES.rmdir()
         return Endpoint(kind="milvus", host="127.0.0.1", port=proxy, user=_USER, password=password)
 
 
