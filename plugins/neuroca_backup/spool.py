@@ -27,6 +27,7 @@ from neuroca_backup.model.manifest import Digest, Dump
 _RECORD = "record.json"
 _PARTIAL = ".partial"
 _CLEARED = ".cleared-"
+_SANDBOX = "sandbox-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -241,14 +242,32 @@ class Spool:
             for path in self.root.glob(f"{_CLEARED}{backup_id}-*"):
                 _delete(path)
 
+    def sandbox(self, restore_id: str) -> Path:
+        """Return the folder below which a restore's throwaway servers live."""
+        return self.root / f"{_SANDBOX}{restore_id}"
+
+    def stale_sandboxes(self, *, older_than: timedelta) -> list[Path]:
+        """Return the folders of sandboxes that were started longer than `older_than` ago."""
+        limit = datetime.now(UTC) - older_than
+        return [
+            path
+            for path in sorted(self.root.glob(f"{_SANDBOX}*"))
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < limit
+        ]
+
     def sweep(self, *, older_than: timedelta) -> list[str]:
-        """Delete what runs that never came to their teardown left; return the names."""
+        """Delete what runs that never came to their teardown left; return the names.
+
+        Sandboxes are left alone: their servers may still run, and have to be stopped first.
+        """
         if not self.root.is_dir():
             return []
         limit = datetime.now(UTC) - older_than
         swept = []
         with translated(self.root):
             for home in sorted(self.root.iterdir()):
+                if home.name.startswith(_SANDBOX):
+                    continue
                 newest = _newest_change(home, depth=2)
                 if newest is not None and newest < limit:
                     self._destroy(home)

@@ -150,7 +150,7 @@ def stand(
     try:
         yield made
     finally:
-        for left in (made.spool / "sandboxes").glob("*"):
+        for left in made.spool.glob("sandbox-*"):
             sandbox.stop(left)
 
 
@@ -179,7 +179,7 @@ def test_200_rows_go_through_six_tasks_and_come_back_as_200_rows_in_a_sandbox(
     assert set(restore.tasks.values()) == {"success"}
     plan = restore.xcoms["plan/return_value"]["plan"]
     assert plan["backup_id"] == event["extra"]["backup_id"]
-    (root,) = (stand.spool / "sandboxes").iterdir()
+    (root,) = stand.spool.glob("sandbox-*")
     twin = sandbox.endpoints(root)["postgres_twin"]
     try:
         assert not twin.same_server(stand.source)
@@ -202,7 +202,7 @@ def test_a_restore_leaves_neither_sandbox_nor_files_unless_asked_to(
     assert restore.state == "success", restore.output[-8000:]
     assert list(restore.xcoms["fetch/return_value"]["fetched"]["bytes_by_store"]) == ["secondary"]
     assert stand.spooled() == []
-    assert list((stand.spool / "sandboxes").iterdir()) == []
+    assert list(stand.spool.glob("sandbox-*")) == []
 
 
 def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(

@@ -241,7 +241,7 @@ def test_down_removes_everything_half_dead_or_not_and_twice_is_no_error(
     place: Place, demo: Demo, output: io.StringIO, strangers: list[Process]
 ) -> None:
     redis = sandbox.start(place.servers, ["redis"])["redis"]
-    restore = place.spool / "sandboxes" / "restore-20261123T020000Z-00000000"
+    restore = place.spool / "sandbox-restore-20261123T020000Z-00000000"
     left = sandbox.start(restore, ["redis"])["redis"]
     scheduler = sleeping(place, "exec sleep 600")
     strangers.append(scheduler)

@@ -212,7 +212,7 @@ class Demo:
 
     def _sandboxes(self) -> list[Path]:
         """Return the sandboxes that may have servers: those of restores, then our own."""
-        restores = sorted((self.place.spool / "sandboxes").glob("*"))
+        restores = sorted(self.place.spool.glob("sandbox-*"))
         return [*restores, self.place.servers, self.place.metadata]
 
     def _farewell(self) -> None:

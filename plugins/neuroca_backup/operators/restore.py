@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from neuroca_backup.runtime import Runtime
     from neuroca_backup.services.restore import FetchReport, RestorePlan
 
+# Who keeps a sandbox to look at has looked by then; it holds production data in clear.
+STALE_SANDBOX = timedelta(days=3)
 STEPS = ("preflight", "fetch", "load", "compare", "publish")
 
 
@@ -54,7 +57,7 @@ class Bench:
     @property
     def sandbox_root(self) -> Path:
         """Where this run's throwaway servers are."""
-        return sandbox_root(self.runtime, self.restore_id)
+        return self.runtime.spool.sandbox(self.restore_id)
 
     @property
     def target(self) -> RestoreTarget:
@@ -65,12 +68,6 @@ class Bench:
 def restore_id(context: Context) -> str:
     """Return the id of the run's restore, the same on every retry."""
     return f"restore-{run_set_id(context)}"
-
-
-def sandbox_root(runtime: Runtime, restore: str) -> Path:
-    """Return the folder of a restore's sandbox."""
-    root: Path = runtime.settings.pipeline.spool / "sandboxes" / restore
-    return root
 
 
 class RestoreOperator(BaseOperator):
@@ -142,7 +139,11 @@ class SandboxOperator(RestoreOperator):
 
         if bench.request.target != "sandbox":
             return {"notes": [f"No sandbox is needed: the target is {bench.request.target}"]}
-        bench.runtime.spool.require_free(0)  # creates it private, which the sandbox would not
+        spool = bench.runtime.spool
+        spool.require_free(0)  # creates it private, which the sandbox would not
+        for forgotten in spool.stale_sandboxes(older_than=STALE_SANDBOX):
+            self.log.warning("Stopping %s, which was kept and forgotten", forgotten.name)
+            sandbox.stop(forgotten)
         kind = bench.request.sandbox_kind(bench.runtime.settings)
         sandbox.start(bench.sandbox_root, [kind])
         return {"notes": [f"A {kind} runs at {bench.target.endpoint.label}"]}
@@ -251,7 +252,7 @@ class CleanUpOperator(BaseOperator):
         with translated():
             runtime = NeurocaHook().runtime
             restore = restore_id(context)
-            root = sandbox_root(runtime, restore)
+            root = runtime.spool.sandbox(restore)
             try:
                 if context["params"].get("keep_sandbox"):
                     self.log.warning("The sandbox below %s is kept; stop it when done", root)
