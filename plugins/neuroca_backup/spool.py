@@ -13,52 +13,22 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from neuroca_backup.errors import SpoolError, TransientError
-from neuroca_backup.model.identity import BackupRef, Component, attempt_token
+from neuroca_backup.model.identity import attempt_token
 from neuroca_backup.model.manifest import Digest, Dump
+from neuroca_backup.model.tickets import Ticket
 
 _RECORD = "record.json"
 _PARTIAL = ".partial"
 _CLEARED = ".cleared-"
 _SANDBOX = "sandbox-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What one stage hands to the next: ids and sizes, small enough for XCom whatever the data.
-
-    `stage` is the stage that is complete; `place` its folder in the spool, "" once the backup is
-    in the stores; `size` the bytes that stage gave.
-    """
-
-    backup_id: str
-    component: str
-    stage: str
-    place: str
-    members: int
-    size: int
-
-    @property
-    def ref(self) -> BackupRef:
-        """Which backup this is."""
-        return BackupRef(backup_id=self.backup_id, component=Component(self.component))
-
-    @property
-    def stored(self) -> bool:
-        """Whether the backup is already in the primary store, so that no stage is left to run."""
-        return not self.place
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the ticket as plain data."""
-        return asdict(self)
 
 
 class SpooledMember(BaseModel):

@@ -41,7 +41,7 @@ from neuroca_backup.errors import (
     UnreachableError,
 )
 from neuroca_backup.keyring.recovery import RecoveryPrivateKey, generate_recovery_pair
-from neuroca_backup.spool import Ticket
+from neuroca_backup.model.tickets import Ticket
 from support.wiring import (
     BOTH,
     back_up,

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from neuroca_backup.engines.postgresql import facts
+from neuroca_backup.engines.postgresql import dump, facts
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
 from support.wiring import (
     BOTH,
@@ -482,6 +482,20 @@ def test_an_unknown_database_is_told_with_those_that_exist(plain: Plain) -> None
     with pytest.raises(NotFoundError, match=r"no database neuroka; it has .*plain_"):
         back_up(wrong)
     assert not list(runtime.stores["primary"].list())
+
+
+def test_what_an_interrupted_restore_left_half_loaded_is_not_dumped(
+    fresh_database: Endpoint,
+) -> None:
+    half_loaded = "restoring_0123456789ab"
+    with session(fresh_database) as connection:
+        connection.execute(f"CREATE DATABASE {half_loaded}")
+        try:
+            found = dump._databases(fresh_database, "all")
+        finally:
+            connection.execute(f"DROP DATABASE {half_loaded}")
+    assert fresh_database.database in found
+    assert half_loaded not in found
 
 
 @pytest.mark.parametrize("databases", ["neuroca", "everything"])

@@ -27,7 +27,7 @@ from neuroca_backup.stores.local import LocalStore
 if TYPE_CHECKING:
     from neuroca_backup.keyring import Recipient
     from neuroca_backup.model.endpoint import Endpoint
-    from neuroca_backup.services.restore import FetchReport, RestorePlan
+    from neuroca_backup.model.tickets import FetchReport, RestorePlan
 
 BOTH = ("staged", "streamed")
 _counter = itertools.count()

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,34 @@ def test_a_missing_tool_is_told_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(ToolMissingError, match=str(tmp_path)) as caught:
         commands.find("pg_dumpp", folders=[tmp_path], package="postgresql-client")
     assert "postgresql-client" in caught.value.remedy
+
+
+def test_a_tool_does_not_outlive_a_process_that_was_killed() -> None:
+    script = (
+        "import os, signal, subprocess, sys\n"
+        "from neuroca_backup import commands\n"
+        "argv = ['sh', '-c', 'echo $$; exec sleep 600']\n"
+        "with commands.started(argv, stdout=subprocess.PIPE) as tool:\n"
+        "    print(tool.stdout.readline().decode(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    tool = Path("/proc", killed.stdout.strip(), "cmdline")
+    # The kernel sends the signal at once; the process table may take a moment.
+    deadline = time.monotonic() + 10
+    while b"sleep" in _read(tool):
+        assert time.monotonic() < deadline, "the tool is still running"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -100,6 +100,29 @@ def test_a_file_with_mistakes_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ("{jobs: 0}", "backup.sources.postgres.options.jobs"),
+        ("{job: 4}", "backup.sources.postgres.options.job"),
+        ("{databases: neuroca}", "backup.sources.postgres.options.databases"),
+    ],
+)
+def test_an_option_that_its_engine_refuses_is_named_with_its_place(
+    tmp_path: Path, options: str, place: str
+) -> None:
+    path = tmp_path / "backup.yaml"
+    source = (
+        "    postgres:\n      component: database\n      engine: postgresql\n"
+        f"      connection: neuroca_postgres\n      options: {options}\n"
+    )
+    path.write_text(SHIPPED.read_text() + "  sources:\n" + source)
+    with pytest.raises(ConfigurationError, match=place) as caught:
+        configure(path, now=NOW)
+    assert caught.value.facts["path"] == place
+    assert str(path) in str(caught.value)
+
+
 def test_a_file_that_another_process_has_just_written_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from neuroca_backup.errors import SpoolError, TransientError
 from neuroca_backup.model.manifest import Dump
-from neuroca_backup.spool import Folder, Spool, StageRecord, Ticket, member_path
+from neuroca_backup.model.tickets import Ticket
+from neuroca_backup.spool import Folder, Spool, StageRecord, member_path
 
 BACKUP = "20261123T020000Z-1f0c9a3e-postgres"
 RECORD = StageRecord(
@@ -138,6 +139,18 @@ def test_only_what_is_old_is_swept(spool: Spool) -> None:
     assert spool.sweep(older_than=timedelta(days=3)) == ["old"]
     assert [path.name for path in spool.root.iterdir()] == ["new"]
     assert Spool(spool.root / "never made").sweep(older_than=timedelta()) == []
+
+
+def test_an_old_sandbox_is_told_and_never_swept_from_under_its_servers(spool: Spool) -> None:
+    spool.claim(BACKUP, "dump")
+    old, young = spool.sandbox("restore-old"), spool.sandbox("restore-young")
+    for root in (old, young):
+        root.mkdir()
+    long_ago = (datetime.now(UTC) - timedelta(days=4)).timestamp()
+    os.utime(old, (long_ago, long_ago))
+    assert spool.stale_sandboxes(older_than=timedelta(days=3)) == [old]
+    spool.sweep(older_than=timedelta(days=3))
+    assert old.is_dir()
 
 
 def test_sweeping_beside_runs_that_come_and_go_is_no_error(spool: Spool) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
     from neuroca_backup.keyring.keys_document import KeysDocument
     from neuroca_backup.model.status import Verification
+    from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.services.configure import ConfigureReport
     from neuroca_backup.services.inventory import Listed
-    from neuroca_backup.services.restore import FetchReport, RestorePlan
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 # Wider than any line; rich cuts tables at the console's width.

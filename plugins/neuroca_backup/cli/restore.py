@@ -23,8 +23,8 @@ from neuroca_backup.model.identity import attempt_token, set_id
 
 if TYPE_CHECKING:
     from neuroca_backup.engines import RestoreTarget
+    from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.runtime import Runtime
-    from neuroca_backup.services.restore import FetchReport, RestorePlan
 
 
 def restore(  # noqa: PLR0913 - one argument an option
@@ -155,8 +155,7 @@ class _Run:
                 fetched = report = restores.fetch(plan)
             render.fetched(fetched)
             self._noted("load", lambda: restores.load(plan, report, target))
-            with self._timed("compare"):
-                restores.compare(plan, target)
+            self._noted("compare", lambda: restores.compare(plan, target))
             self._noted("publish", lambda: restores.publish(plan, report, target))
             restored = True
         finally:

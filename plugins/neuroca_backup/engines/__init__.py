@@ -84,6 +84,10 @@ class Engine(Protocol):
         """
         ...
 
+    def summary(self, manifest: Manifest) -> str:
+        """Return in a few words what the backup holds, e.g. `2 databases, 11 tables, 9 rows`."""
+        ...
+
     def preflight(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
         """Refuse an impossible restore before anything is touched; return notes for the report.
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 from neuroca_backup.errors import BackupError
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.model.identity import BackupRef, Component, is_source_name, set_id
-from neuroca_backup.spool import Ticket
+from neuroca_backup.model.tickets import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

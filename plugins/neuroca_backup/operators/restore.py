@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from typing_extensions import override
 
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.model.tickets import FetchReport, RestorePlan
 from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_request import RestoreRequest
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from neuroca_backup.engines import RestoreTarget
     from neuroca_backup.runtime import Runtime
-    from neuroca_backup.services.restore import FetchReport, RestorePlan
 
 # Who keeps a sandbox to look at has looked by then; it holds production data in clear.
 STALE_SANDBOX = timedelta(days=3)
@@ -93,8 +93,6 @@ class RestoreOperator(BaseOperator):
 
     def plan(self, context: Context) -> RestorePlan:
         """Return what the task `plan` decided."""
-        from neuroca_backup.services.restore import RestorePlan  # noqa: PLC0415 - heavy
-
         report = context["ti"].xcom_pull(task_ids="plan")
         if not report:
             raise AirflowFailException("There is no plan: the task plan failed, see its log.")
@@ -102,8 +100,6 @@ class RestoreOperator(BaseOperator):
 
     def fetched(self, context: Context) -> FetchReport:
         """Return what the task `fetch` brought."""
-        from neuroca_backup.services.restore import FetchReport  # noqa: PLC0415 - heavy
-
         report = context["ti"].xcom_pull(task_ids="fetch")
         if not report:
             raise AirflowFailException("Nothing was fetched: clear the task fetch.")
@@ -190,8 +186,8 @@ class CompareOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        bench.runtime.restores.compare(self.plan(context), bench.target)
-        return {"notes": ["The loaded copy is what was backed up"]}
+        notes = bench.runtime.restores.compare(self.plan(context), bench.target)
+        return {"notes": list(notes)}
 
 
 class PublishOperator(RestoreOperator):

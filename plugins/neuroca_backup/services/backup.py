@@ -7,9 +7,7 @@ attempts at the same backup the conditional put of the manifest lets exactly one
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,18 +16,18 @@ from typing import Any
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
-from neuroca_backup.errors import AlreadyExistsError, BackupError, NotFoundError
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, attempt_token
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
+from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import read_keys
-from neuroca_backup.services.ledger import Ledger
+from neuroca_backup.services.ledger import Ledger, timed
 from neuroca_backup.services.progress import Progress
+from neuroca_backup.services.replicate import Copies
 from neuroca_backup.settings import CompressionSettings
-from neuroca_backup.spool import Folder, Spool, StageRecord, Ticket, member_path
+from neuroca_backup.spool import Folder, Spool, StageRecord, member_path
 from neuroca_backup.stages.compression import ZstdStage
 from neuroca_backup.stages.sealing import SealingStage
 from neuroca_backup.stores import Store
@@ -83,6 +81,7 @@ class Backups:
         self._primary = next(iter(stores.values()))
         self._keyring = keyring
         self._ledger = Ledger(catalog)
+        self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers)
         self._spool = spool
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
@@ -93,7 +92,7 @@ class Backups:
         Everything the later stages need (bucket, permissions, every recipient's key) is tried
         first, so that a long dump is not made for nothing. A backup that exists is not repeated.
         """
-        if self._is_stored(ref):
+        if self._copies.stored(ref):
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
         self._preflight(ref, Keyset.generate())
@@ -101,7 +100,7 @@ class Backups:
             log.warning("Removed %s from the spool: its run never cleaned up", name)
         started = datetime.now(UTC)
         folder = self._spool.claim(ref.backup_id, "dump")
-        with self._timed(ref, "dump") as progress:
+        with timed(self._ledger, ref, "dump") as progress:
             sink = pipeline.SpoolSink(folder, progress)
             dump = subject.engine.dump(subject.endpoint, sink, subject.options)
             pipeline.require_content(
@@ -123,7 +122,7 @@ class Backups:
 
     def upload(self, ticket: Ticket) -> Ticket:
         """Copy the sealed backup to the primary store, the manifest last, then empty the spool."""
-        if ticket.stored or self._is_stored(ticket.ref):
+        if ticket.stored or self._copies.stored(ticket.ref):
             self._spool.clear(ticket.backup_id)
             return _stored_ticket(ticket.ref)
         folder = self._spool.open(ticket)
@@ -131,7 +130,7 @@ class Backups:
             (folder.path / "manifest.json").read_bytes(), name="manifest.json", ref=ticket.ref
         )
         manifest = sealed.manifest
-        with self._timed(ticket.ref, "upload", total=manifest.stored_size) as progress:
+        with timed(self._ledger, ticket.ref, "upload", total=manifest.stored_size) as progress:
 
             def one(member: Member) -> None:
                 key = manifest.key_of(member)
@@ -145,19 +144,19 @@ class Backups:
             pipeline.in_parallel(one, manifest.members, workers=self._workers)
             keys = (folder.path / "keys.json").read_bytes()
             self._primary.put(ticket.ref.keys_key(manifest.attempt), keys)
-            winner = self._commit(self._primary, sealed)
+            winner = self._copies.commit(self._primary, sealed)
         self._spool.clear(ticket.backup_id)
         return _stored_ticket(ticket.ref, winner)
 
     def stream(self, ref: BackupRef) -> Ticket:
         """Dump, compress, seal and upload in one pass; nothing in clear touches a disk."""
-        if self._is_stored(ref):
+        if self._copies.stored(ref):
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
         attempt, started, keyset = attempt_token(), datetime.now(UTC), Keyset.generate()
         keys = self._preflight(ref, keyset)
         stages = (self._zstd, SealingStage(keyset, ref))
-        with self._timed(ref, "stream") as progress:
+        with timed(self._ledger, ref, "stream") as progress:
             try:
                 sink = pipeline.StoreSink(self._primary, ref, attempt, stages, progress)
                 dump = subject.engine.dump(subject.endpoint, sink, subject.options)
@@ -169,28 +168,16 @@ class Backups:
                 )
                 self._primary.put(ref.keys_key(attempt), keys)
             except BaseException:
-                self._discard(self._primary, ref, lambda other: other == attempt)
+                self._copies.discard(self._primary, ref, lambda other: other == attempt)
                 raise
             # From here on a manifest may stand, whatever answer comes back: nothing that it may
             # name is deleted because of an error.
-            winner = self._commit(self._primary, sealed)
+            winner = self._copies.commit(self._primary, sealed)
         return _stored_ticket(ref, winner)
 
     def replicate(self, ref: BackupRef) -> Ticket:
-        """Copy the backup from the primary to every other store, each manifest last.
-
-        Bytes that pass through here are checked against the manifest, so damage in the primary is
-        not spread.
-        """
-        name = f"{self._primary.name}:{ref.manifest_key}"
-        sealed = SealedManifest.decode(self._primary.get(ref.manifest_key), name=name, ref=ref)
-        # What an attempt that was killed has left is no part of the backup.
-        self._discard(self._primary, ref, lambda attempt: attempt != sealed.manifest.attempt)
-        for store in list(self._stores.values())[1:]:
-            if not self._holds(store, ref):
-                self._copy(sealed, store)
-            self._note_copy(sealed.manifest, store)
-        return _stored_ticket(ref, sealed.manifest)
+        """Copy the backup from the primary to every other store, each manifest last."""
+        return _stored_ticket(ref, self._copies.replicate(ref))
 
     def clear(self, ref: BackupRef) -> None:
         """Leave nothing of this backup in the spool."""
@@ -234,7 +221,7 @@ class Backups:
             return _ticket(ref, made, made.record())
         source = self._spool.open(ticket)
         target = self._spool.claim(ref.backup_id, stage)
-        with self._timed(ref, stage, total=ticket.size) as progress:
+        with timed(self._ledger, ref, stage, total=ticket.size) as progress:
             record = work(ticket, source, target, progress)
             result = self._complete(ref, target, record)
         self._spool.remove(source)
@@ -317,90 +304,8 @@ class Backups:
         )
         return SealedManifest.seal(manifest, keyset.mac)
 
-    def _commit(self, store: Store, sealed: SealedManifest) -> Manifest:
-        """Write the manifest, create-only, after all else; return the manifest that stands."""
-        ours, ref = sealed.manifest, sealed.manifest.ref
-        try:
-            store.put(ref.manifest_key, sealed.encode(), create_only=True)
-        except AlreadyExistsError:
-            name = f"{store.name}:{ref.manifest_key}"
-            standing = SealedManifest.decode(store.get(ref.manifest_key), name=name, ref=ref)
-            winner = standing.manifest
-            log.warning(
-                "%s: attempt %s was first, this attempt %s is withdrawn",
-                ref.backup_id,
-                winner.attempt,
-                ours.attempt,
-            )
-        else:
-            winner = ours
-        self._discard(store, ref, lambda attempt: attempt != winner.attempt)
-        self._note_copy(winner, store)
-        return winner
-
-    def _note_copy(self, manifest: Manifest, store: Store) -> None:
-        self._ledger.note(
-            f"{manifest.backup_id} in {store.name}",
-            lambda catalog: catalog.record_backup(manifest, store=store.name),
-        )
-
-    def _copy(self, sealed: SealedManifest, store: Store) -> None:
-        manifest, ref = sealed.manifest, sealed.manifest.ref
-        with self._timed(ref, "replicate", total=manifest.stored_size) as progress:
-
-            def one(member: Member) -> None:
-                key = manifest.key_of(member)
-                if store.copy_from(self._primary, key):
-                    progress.add(member.stored.size)
-                    return
-                with self._primary.reader(key) as raw, store.writer(key) as out:
-                    reader = DigestReader(
-                        raw, expected=member.stored, name=key, store=self._primary.name
-                    )
-                    copy(reader, out, on_bytes=progress.add)
-
-            pipeline.in_parallel(one, manifest.members, workers=self._workers)
-            keys = read_keys(self._primary, manifest)
-            store.put(ref.keys_key(manifest.attempt), keys.encode())
-            self._commit(store, sealed)
-
-    def _discard(self, store: Store, ref: BackupRef, doomed: Callable[[str], bool]) -> None:
-        """Delete the objects of attempts that did not become the backup."""
-        try:
-            for attempt in list(store.folders(ref.prefix)):
-                if doomed(attempt):
-                    for found in store.list(f"{ref.prefix}/{attempt}"):
-                        store.delete(found.key)
-        except BackupError as error:
-            # Garbage without a manifest is no backup; it must not fail one that is complete.
-            log.warning("%s: leftovers stay in %s: %s", ref.backup_id, store.name, error)
-
-    def _is_stored(self, ref: BackupRef) -> bool:
-        return self._holds(self._primary, ref)
-
-    def _holds(self, store: Store, ref: BackupRef) -> bool:
-        try:
-            store.stat(ref.manifest_key)
-        except NotFoundError:
-            return False
-        return True
-
     def _complete(self, ref: BackupRef, folder: Folder, record: StageRecord) -> Ticket:
         return _ticket(ref, self._spool.complete(folder, record), record)
-
-    @contextmanager
-    def _timed(self, ref: BackupRef, stage: str, *, total: int | None = None) -> Iterator[Progress]:
-        progress = Progress(f"{stage} {ref.backup_id}", total=total)
-        begun = time.monotonic()
-        yield progress
-        seconds = time.monotonic() - begun
-        log.info("%s, finished in %.1f s", progress, seconds)
-        self._ledger.note(
-            f"{stage} of {ref.backup_id}",
-            lambda catalog: catalog.record_stage(
-                ref.backup_id, stage, seconds=seconds, size=progress.done
-            ),
-        )
 
 
 def _ticket(ref: BackupRef, folder: Folder, record: StageRecord) -> Ticket:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from neuroca_backup import engines
 from neuroca_backup.errors import AccessDeniedError, BackupError, ConfigurationError
 from neuroca_backup.model.identity import Component
 from neuroca_backup.settings import Settings, load, sample_text, warnings
@@ -61,12 +62,29 @@ def configure(path: Path, *, now: datetime | None = None) -> ConfigureReport:
     # attempt to write then says so.
     created = not os.access(path, os.F_OK) and _write_sample(path)
     settings = load(path)
+    _check_options(settings, path)
     return ConfigureReport(
         path=path,
         created=created,
         plan=tuple(_plan(settings, now=now or datetime.now(UTC))),
         warnings=tuple(warnings(settings)),
     )
+
+
+def _check_options(settings: Settings, path: Path) -> None:
+    """Let every source's engine check its options, which only the engine knows."""
+    for name, source in settings.sources.items():
+        try:
+            engines.named(source.engine).options(source.options)
+        except ConfigurationError as error:
+            place = f"backup.sources.{name}.{error.facts.get('path', 'options')}"
+            raise ConfigurationError(
+                f"{path}: {place}: {error.problem}",
+                remedy=error.remedy,
+                file=str(path),
+                path=place,
+                value=error.facts.get("value"),
+            ) from None
 
 
 def _plan(settings: Settings, *, now: datetime) -> Iterator[PlannedComponent]:

@@ -19,8 +19,8 @@ from neuroca_backup.errors import (
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
+from neuroca_backup.services.fetch import authenticate
 from neuroca_backup.services.progress import Progress
-from neuroca_backup.services.restore import authenticate
 from neuroca_backup.stages import compression
 from neuroca_backup.stages.resolve import backward_all, resolve
 from neuroca_backup.stores import Store

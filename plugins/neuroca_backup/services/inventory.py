@@ -174,6 +174,15 @@ class Inventory:
         self.unreachable[name] = str(error)
 
 
+def holds(store: Store, ref: BackupRef) -> bool:
+    """Return whether `store` has a manifest of `ref`, in whatever state: without, no backup."""
+    try:
+        store.stat(ref.manifest_key)
+    except NotFoundError:
+        return False
+    return True
+
+
 def read_manifest(store: Store, ref: BackupRef) -> SealedManifest:
     """Return the manifest of `ref` in `store`; a damaged one is an error that names both."""
     return SealedManifest.decode(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.errors import BackupError, TransientError
+from neuroca_backup.model.identity import BackupRef
+from neuroca_backup.services.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -49,3 +52,21 @@ class Ledger:
             what,
             why,
         )
+
+
+@contextmanager
+def timed(
+    ledger: Ledger, ref: BackupRef, stage: str, *, total: int | None = None
+) -> Iterator[Progress]:
+    """Give a stage its progress; log and note how long it took once it has succeeded."""
+    progress = Progress(f"{stage} {ref.backup_id}", total=total)
+    begun = time.monotonic()
+    yield progress
+    seconds = time.monotonic() - begun
+    log.info("%s, finished in %.1f s", progress, seconds)
+    ledger.note(
+        f"{stage} of {ref.backup_id}",
+        lambda catalog: catalog.record_stage(
+            ref.backup_id, stage, seconds=seconds, size=progress.done
+        ),
+    )

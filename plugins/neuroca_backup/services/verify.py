@@ -23,7 +23,7 @@ from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import read_keys, read_manifest, read_verification
+from neuroca_backup.services.inventory import holds, read_keys, read_manifest, read_verification
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -76,9 +76,9 @@ class Verifier:
         # A store that does not answer must not keep the others from being checked.
         for name in self._stores:
             try:
-                holds = self._holds(name, ref)
-                held = held or holds
-                if holds or name != "tertiary":
+                present = holds(self._stores[name], ref)
+                held = held or present
+                if present or name != "tertiary":
                     depth = level if name == deepest else Level.INTACT
                     results[name] = self.check(ref, name, level=depth)
             except BackupError as error:
@@ -122,7 +122,7 @@ class Verifier:
             seconds=time.monotonic() - begun,
             bytes_read=copy.progress.done,
         )
-        if self._holds(store_name, ref):
+        if holds(store, ref):
             # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
         self._ledger.note(
@@ -138,13 +138,6 @@ class Verifier:
             result.seconds,
         )
         return result
-
-    def _holds(self, name: str, ref: BackupRef) -> bool:
-        try:
-            self._stores[name].stat(ref.manifest_key)
-        except NotFoundError:
-            return False
-        return True
 
 
 class _Copy:

@@ -73,6 +73,13 @@ class PostgresqlEngine:
         """Read every table of contents and every table's data."""
         parse.check(manifest, open_member)
 
+    def summary(self, manifest: Manifest) -> str:
+        """Return how many databases, tables and rows the backup holds."""
+        databases = manifest.dump.facts["databases"].values()
+        tables = [table for database in databases for table in database["tables"].values()]
+        rows = sum(table["rows"] for table in tables)
+        return f"{len(databases)} databases, {len(tables)} tables, {rows:,} rows"
+
     def preflight(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
         """Refuse versions that cannot work and databases that would be overwritten."""
         return restore.preflight(manifest, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from neuroca_backup.engines.postgresql import Options
 
 GLOBALS = "globals.sql"
+# Under which name a restore loads a database before it is compared; see restore.py.
+STAGING = re.compile(r"restoring_[0-9a-f]{12}")
 DIRECTORY, CUSTOM = "directory", "custom"
 
 _PROVIDERS = {"i": "icu", "b": "builtin"}
@@ -99,7 +102,8 @@ def _databases(endpoint: Endpoint, wanted: str | Sequence[str]) -> list[str]:
             "SELECT datname FROM pg_catalog.pg_database"
             " WHERE datallowconn AND NOT datistemplate ORDER BY datname"
         ).fetchall()
-    present = [str(row[0]) for row in rows]
+    # What an interrupted restore has left half loaded is nobody's data.
+    present = [str(row[0]) for row in rows if not STAGING.fullmatch(str(row[0]))]
     if isinstance(wanted, str):
         # The maintenance database exists everywhere; it is dumped only if someone put tables there.
         chosen = [name for name in present if name != "postgres" or _has_tables(endpoint, name)]

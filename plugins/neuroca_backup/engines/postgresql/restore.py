@@ -6,11 +6,8 @@ Until the swap, which is one transaction for all databases, the target is as it 
 from __future__ import annotations
 
 import hashlib
-import re
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,12 @@ from psycopg import sql
 
 from neuroca_backup import commands, postgres_session
 from neuroca_backup.engines import Difference, RestoreTarget
-from neuroca_backup.engines.postgresql import facts, tools
+from neuroca_backup.engines.postgresql import facts, scripts, tools
 from neuroca_backup.engines.postgresql.dump import CUSTOM, GLOBALS, member_of, server_version
 from neuroca_backup.errors import (
     IncompatibleVersionError,
     NotFoundError,
     TargetRefusedError,
-    ToolFailedError,
     TransientError,
 )
 from neuroca_backup.model.endpoint import Endpoint
@@ -32,12 +28,6 @@ from neuroca_backup.model.manifest import Manifest
 
 _JOBS = 4
 _SWAP_SECONDS = 30
-_CREATE_ROLE = re.compile(r'^CREATE ROLE ("(?:[^"]|"")+"|[^\s;]+);$')
-# Lines of `pg_restore --list` about the database itself.
-_PROPERTY = re.compile(r"^\d+; \d+ \d+ (?:ACL|COMMENT|SECURITY LABEL) - DATABASE ")
-_GRANTED_BY = re.compile(r'^(GRANT .* TO .*) GRANTED BY ("(?:[^"]|"")+"|[^\s;]+);$')
-_ON_TABLESPACE = re.compile(r"^(?:ALTER|COMMENT ON|(?:GRANT|REVOKE) .* ON) TABLESPACE ")
-_ALTER_ROLE = re.compile(r'^ALTER ROLE ("(?:[^"]|"")+"|[^\s;]+) ')
 
 
 def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
@@ -69,7 +59,7 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
 def load(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]:
     """Load globals, then every database under its staging name; a repeat starts clean."""
     endpoint = target.endpoint
-    notes = _load_globals(
+    notes = scripts.load_globals(
         endpoint, files / GLOBALS, superuser=manifest.dump.facts.get("superuser", "")
     )
     for database, known in manifest.dump.facts["databases"].items():
@@ -149,7 +139,7 @@ def publish(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]
             connection.execute("ANALYZE")
     notes = _swap(manifest, waiting, target)
     for name in _names(manifest):
-        _load_properties(name, files, endpoint)
+        scripts.load_properties(_archive(files, name), endpoint)
     return notes
 
 
@@ -204,105 +194,8 @@ def _rename(connection: facts.Connection, old: str, new: str) -> None:
     )
 
 
-def _load_properties(database: str, files: Path, endpoint: Endpoint) -> None:
-    """Apply what belongs to the database as a whole: its settings, privileges and comment.
-
-    Only `--create` makes pg_restore apply them, and it begins with a CREATE DATABASE that fails
-    here, because the database is in place: that must be the only error.
-    """
-    archive = _archive(files, database)
-    pg_restore = tools.find("pg_restore")
-    contents = commands.run([pg_restore, "--create", "--list", archive]).decode()
-    wanted = [line for line in contents.splitlines() if _PROPERTY.match(line)]
-    with tempfile.NamedTemporaryFile("w", suffix=".list") as chosen, tools.translated(endpoint):
-        chosen.write("\n".join([*wanted, ""]))
-        chosen.flush()
-        argv: list[str | Path] = [
-            pg_restore,
-            "--no-password",
-            "--create",
-            "--no-tablespaces",
-            f"--use-list={chosen.name}",
-            "--dbname=template1",
-            archive,
-        ]
-        try:
-            commands.run(argv, env=tools.environment(endpoint), secrets=[endpoint.password])
-        except ToolFailedError as error:
-            if not error.facts["stderr"].endswith("errors ignored on restore: 1"):
-                raise
-
-
 def _archive(files: Path, database: str) -> Path:
     return files.joinpath(*member_of(database).split("/"))
-
-
-def _load_globals(endpoint: Endpoint, path: Path, *, superuser: str) -> list[str]:
-    """Run the globals, but neither create roles that exist nor alter the one we work as."""
-    with postgres_session.connect(endpoint) as connection:
-        rows = connection.execute("SELECT rolname FROM pg_catalog.pg_roles").fetchall()
-    existing = {str(row[0]) for row in rows}
-    skipped: list[str] = []
-    with path.open(encoding="utf-8") as lines:
-        _run_sql(endpoint, _applicable(lines, existing, endpoint.user, superuser, skipped))
-    return skipped
-
-
-def _run_sql(endpoint: Endpoint, lines: Iterable[str]) -> None:
-    """Run a script of pg_dumpall or pg_restore in one transaction; its first error fails it."""
-    argv: list[str | Path] = [
-        tools.find("psql"),
-        "--no-psqlrc",
-        "--no-password",
-        "--quiet",
-        "--set=ON_ERROR_STOP=1",
-        "--single-transaction",
-        "--dbname=template1",
-        "--file=-",
-    ]
-    with (
-        tools.translated(endpoint),
-        commands.started(
-            argv,
-            env=tools.environment(endpoint),
-            stdin=subprocess.PIPE,
-            secrets=[endpoint.password],
-        ) as process,
-    ):
-        assert process.stdin is not None  # noqa: S101 - asked for above
-        for line in lines:
-            process.stdin.write(line.encode())
-        process.stdin.close()
-
-
-def _applicable(
-    lines: Iterable[str], existing: set[str], own: str, superuser: str, skipped: list[str]
-) -> Iterator[str]:
-    """Yield the lines that can run on this server; `superuser` is the source's first role."""
-    for line in lines:
-        created, altered = _CREATE_ROLE.match(line.rstrip()), _ALTER_ROLE.match(line)
-        granted = _GRANTED_BY.match(line.rstrip())
-        if granted and _unquoted(granted[2]) == superuser:
-            # Only a server's own first role may grant what it has no ADMIN OPTION on.
-            yield f"{granted[1]};\n"
-            continue
-        if created and _unquoted(created[1]) in existing:
-            continue
-        if altered and _unquoted(altered[1]) == own:
-            skipped.append(f"Role {own} was left as it is: this restore works as it.")
-            continue
-        if _ON_TABLESPACE.match(line):
-            continue
-        if line.startswith("CREATE TABLESPACE "):
-            skipped.append(f"Not created, its folder belongs to the old host: {line.strip()}")
-            continue
-        yield line
-
-
-def _unquoted(identifier: str) -> str:
-    if identifier.startswith('"'):
-        return identifier[1:-1].replace('""', '"')
-    return identifier
 
 
 def _names(manifest: Manifest) -> list[str]:

@@ -1,0 +1,89 @@
+"""What travels between tasks: ids, sizes and reasons, small enough for XCom whatever the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuroca_backup.model.identity import BackupRef, Component
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What one stage hands to the next: ids and sizes, small enough for XCom whatever the data.
+
+    `stage` is the stage that is complete; `place` its folder in the spool, "" once the backup is
+    in the stores; `size` the bytes that stage gave.
+    """
+
+    backup_id: str
+    component: str
+    stage: str
+    place: str
+    members: int
+    size: int
+
+    @property
+    def ref(self) -> BackupRef:
+        """Which backup this is."""
+        return BackupRef(backup_id=self.backup_id, component=Component(self.component))
+
+    @property
+    def stored(self) -> bool:
+        """Whether the backup is already in the primary store, so that no stage is left to run."""
+        return not self.place
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ticket as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What will be restored from where; small, and free of secrets. `stores` in order of use."""
+
+    restore_id: str
+    backup_id: str
+    component: str
+    source: str
+    engine: str
+    stores: tuple[str, ...]
+    plain_size: int
+    members: int
+    taken_at: str
+    verified: bool
+
+    @property
+    def ref(self) -> BackupRef:
+        """Which backup it is."""
+        return BackupRef(backup_id=self.backup_id, component=Component(self.component))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data; `RestorePlan.from_json` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
+        """Return the plan in `data`."""
+        return cls(**{**data, "stores": tuple(data["stores"])})
+
+
+@dataclass(frozen=True, slots=True)
+class FetchReport:
+    """What was fetched: bytes of each store used, the fallbacks with their reasons, the place."""
+
+    place: str
+    bytes_by_store: Mapping[str, int]
+    fallbacks: tuple[str, ...]
+    size: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; `FetchReport.from_json` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FetchReport:
+        """Return the report in `data`."""
+        return cls(**{**data, "fallbacks": tuple(data["fallbacks"])})
