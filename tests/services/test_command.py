@@ -254,7 +254,8 @@ def test_an_ended_restore_leaves_no_server_and_nothing_in_the_spool(
     bench: Stand, backup_id: str, number: int, moment: str, code: int
 ) -> None:
     with subprocess.Popen(
-        [*bench.argv, "restore", "postgres", "--sandbox"],
+        # Whoever runs the tests in the background has made them, and their children, ignore SIGINT.
+        ["env", "--default-signal=INT", *bench.argv, "restore", "postgres", "--sandbox"],
         env=bench.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

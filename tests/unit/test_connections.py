@@ -303,7 +303,7 @@ def test_a_client_reaches_its_address(tmp_path: Path, emulator: str) -> None:
     found = aws(tmp_path, {"endpoint_url": emulator})
     client = found.aws_client("s3", region="us-east-1", connection_id="cloud")
     client.create_bucket(Bucket="nca-here")
-    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["nca-here"]
+    assert "nca-here" in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
 
 
 def test_importing_the_connections_brings_in_no_cloud_library() -> None:
