@@ -255,7 +255,7 @@ def test_an_ended_restore_leaves_no_server_and_nothing_in_the_spool(
 ) -> None:
     with subprocess.Popen(
         # Whoever runs the tests in the background has made them, and their children, ignore SIGINT.
-        ["env", "--default-signal=INT", *bench.argv, "restore", "postgres", "--sandbox"],
+        ["/usr/bin/env", "--default-signal=INT", *bench.argv, "restore", "postgres", "--sandbox"],
         env=bench.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.observability import stats
 from typing_extensions import override
 
 from neuroca_backup.errors import BackupError
@@ -64,10 +65,19 @@ class SourceOperator(BaseOperator):
         super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Call the service; return what the next task needs."""
-        with translated():
+        """Call the service, measure it, and return what the next task needs."""
+        tags = {"component": str(self.component), "source": self.source, "stage": self.stage}
+        with translated(), stats.timer("neuroca_backup.stage", tags=tags):
             ref = BackupRef.of(run_set_id(context), self.component, self.source)
-            return self.run(NeurocaHook().runtime, ref, context)
+            result = self.run(NeurocaHook().runtime, ref, context)
+        if "size" in result:
+            stats.gauge("neuroca_backup.bytes", result["size"], tags=tags)
+        return result
+
+    @property
+    def stage(self) -> str:
+        """What the task does, e.g. `dump`, as metrics and messages call it."""
+        return self.task_id.rpartition(".")[2]
 
     def run(self, runtime: Runtime, ref: BackupRef, context: Context) -> dict[str, Any]:
         """Do this task's one call."""
