@@ -287,6 +287,18 @@ def test_a_port_taken_after_it_was_chosen_is_replaced(
     assert sandbox.status(root)[kind].running
 
 
+def test_milvus_leaves_none_of_its_notes_outside_its_folder(root: Path) -> None:
+    with sandbox.running("milvus", root):
+        (status,) = sandbox.status(root).values()
+    notes = [
+        note
+        for folder in (Path("/run/milvus"), Path("/tmp/milvus"))  # noqa: S108 - Milvus's own choice
+        for note in (folder / f"server_id_{status.pid}", folder / "standalone.pid")
+        if note.exists() and str(status.pid) in note.name + note.read_text()
+    ]
+    assert notes == []
+
+
 def test_when_one_server_fails_the_others_are_stopped_and_removed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

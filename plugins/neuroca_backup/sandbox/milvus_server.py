@@ -34,7 +34,8 @@ from neuroca_backup.sandbox.readiness import (
 from neuroca_backup.sandbox.server import Launch
 
 _READY_SECONDS = 120
-_NOTES = Path("/tmp/milvus")  # noqa: S108 - Milvus's own choice
+# Where Milvus notes its pid and its roles, whatever TMPDIR and MILVUS_RUN_DIR say.
+_NOTES = (Path("/run/milvus"), Path("/tmp/milvus"))  # noqa: S108 - Milvus's own choice
 _PACKAGE = "milvus==2.3.5"
 _USER = "root"
 _FIRST_PASSWORD = "Milvus"  # noqa: S105 - the product's public default, replaced at once
@@ -96,11 +97,20 @@ class MilvusServer:
         # At least one of each class that Milvus may ask a password for, at most 72 characters.
         password = f"Aa1_{secrets.token_hex(12)}"
         _replace_password(proxy, password)
-        # Milvus notes its roles here, whatever TMPDIR says, for tools of its own; never again.
-        (_NOTES / f"server_id_{process.pid}").unlink(missing_ok=True)
-        with suppress(OSError):  # another Milvus has a note there
-            _NOTES.rmdir()
+        for notes in _NOTES:
+            _remove_notes(notes, process.pid)
         return Endpoint(kind="milvus", host="127.0.0.1", port=proxy, user=_USER, password=password)
+
+
+def _remove_notes(folder: Path, pid: int) -> None:
+    """Remove what the Milvus of `pid` noted for tools of its own, once it has started."""
+    (folder / f"server_id_{pid}").unlink(missing_ok=True)
+    with suppress(OSError, ValueError):  # no such file, or another user's: then it is not ours
+        noted = folder / "standalone.pid"
+        if int(noted.read_text()) == pid:
+            noted.unlink()
+    with suppress(OSError):  # none there, or another Milvus has a note in it
+        folder.rmdir()
 
 
 def _configure(folder: Path, ports: Sequence[int]) -> None:
