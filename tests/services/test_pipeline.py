@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from neuroca_backup.errors import DamagedError, EmptySourceError
-from neuroca_backup.model.manifest import Dump
+from neuroca_backup.model.manifest import Dump, SealedManifest
 from neuroca_backup.model.status import Level
 from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.pipeline import in_parallel, require_content
@@ -143,6 +143,44 @@ def test_damage_to_the_primary_is_not_replicated(postgres: Endpoint, tmp_path: P
             with pytest.raises(DamagedError, match=word):
                 runtime.backups.replicate(ref)
             assert ref.manifest_key not in keys_in(runtime, "secondary", ref)
+
+
+def test_another_attempt_in_the_secondary_is_no_copy_of_the_primary(
+    postgres: Endpoint, tmp_path: Path
+) -> None:
+    with scratch_database(postgres, "other_attempt") as source:
+        runtime = wire(
+            local_places(tmp_path),
+            postgres=source,
+            spool=tmp_path / "spool",
+            mode="streamed",
+            options={"databases": [source.database]},
+        )
+        ref = back_up(runtime)
+        runtime.stores["primary"].delete(ref.manifest_key)
+        runtime.backups.stream(ref)
+        with pytest.raises(DamagedError, match="they are no copies"):
+            runtime.backups.replicate(ref)
+        assert ref.manifest_key in keys_in(runtime, "secondary", ref)
+
+
+def test_a_manifest_that_names_no_member_is_not_intact(postgres: Endpoint, tmp_path: Path) -> None:
+    with scratch_database(postgres, "no_member") as source:
+        runtime = wire(
+            local_places(tmp_path),
+            postgres=source,
+            spool=tmp_path / "spool",
+            mode="streamed",
+            options={"databases": [source.database]},
+        )
+        ref = back_up(runtime)
+        primary = runtime.stores["primary"]
+        bare = read_manifest(primary, ref).manifest.model_copy(update={"members": ()})
+        primary.put(ref.manifest_key, SealedManifest.seal(bare, lambda _: "0" * 64).encode())
+        result = runtime.verifier.check(ref, "primary", level=Level.INTACT)
+        problems = [finding.problem for finding in result.findings]
+        assert any("names no member" in problem for problem in problems)
+        assert not result.sound
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

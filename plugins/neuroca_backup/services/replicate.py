@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from neuroca_backup.errors import AlreadyExistsError, BackupError
+from neuroca_backup.errors import AlreadyExistsError, BackupError, DamagedError
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.services import pipeline
@@ -41,9 +41,20 @@ class Copies:
         # What an attempt that was killed has left is no part of the backup.
         self.discard(self._primary, ref, lambda attempt: attempt != sealed.manifest.attempt)
         for store in self._others:
-            if not holds(store, ref):
-                self._copy(sealed, store)
-            self._note_copy(sealed.manifest, store)
+            if holds(store, ref):
+                standing = read_manifest(store, ref).manifest
+                self._note_copy(standing, store)
+            else:
+                standing = self._copy(sealed, store)
+            if standing.attempt != sealed.manifest.attempt:
+                raise DamagedError(
+                    f"{store.name} holds attempt {standing.attempt} of {ref.backup_id}, "
+                    f"{self._primary.name} holds {sealed.manifest.attempt}: they are no copies",
+                    remedy="Both can be restored on their own. Take a new backup, and find out "
+                    "who removed the first one from the primary.",
+                    backup_id=ref.backup_id,
+                    store=store.name,
+                )
         return sealed.manifest
 
     def commit(self, store: Store, sealed: SealedManifest) -> Manifest:
@@ -86,7 +97,7 @@ class Copies:
             lambda catalog: catalog.record_backup(manifest, store=store.name),
         )
 
-    def _copy(self, sealed: SealedManifest, store: Store) -> None:
+    def _copy(self, sealed: SealedManifest, store: Store) -> Manifest:
         manifest, ref = sealed.manifest, sealed.manifest.ref
         with timed(self._ledger, ref, "replicate", total=manifest.stored_size) as progress:
 
@@ -104,4 +115,4 @@ class Copies:
             pipeline.in_parallel(one, manifest.members, workers=self._workers)
             keys = read_keys(self._primary, manifest)
             store.put(ref.keys_key(manifest.attempt), keys.encode())
-            self.commit(store, sealed)
+            return self.commit(store, sealed)

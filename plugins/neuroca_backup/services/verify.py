@@ -177,6 +177,8 @@ class _Copy:
             keys = read_keys(self._store, manifest)
         except (DamagedError, NotFoundError) as error:
             self._found(self._ref.keys_key(manifest.attempt), error)
+        if not manifest.members and not manifest.dump.empty:
+            self._add(self._ref.manifest_key, "names no member, and does not say that it is empty")
         self._unlisted(manifest)
         if level <= Level.INTACT or keys is None:
             pipeline.in_parallel(
