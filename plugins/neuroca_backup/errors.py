@@ -84,6 +84,10 @@ class EmptySourceError(PermanentError):
     """A source gave nothing, and nothing says that it should be empty."""
 
 
+class ChainBrokenError(PermanentError):
+    """An incremental backup cannot continue its parent, or a link of a chain is missing."""
+
+
 class SpoolError(PermanentError):
     """The spool is full, not private, or lacks the previous stage's files."""
 

@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from neuroca_backup import registry
+from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
@@ -28,6 +32,45 @@ class Sink(Protocol):
         that nothing in clear may touch a disk: the engine then streams through `member`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The backup that an incremental one continues; `open` gives a member's original bytes.
+
+    Every byte is checked while it is read, and what was left unread when the block ends.
+    """
+
+    manifest: Manifest
+    open: Callable[[str], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True, slots=True)
+class Restorable:
+    """What is restored: a full backup and the incremental ones after it; all of them or a part.
+
+    `chain` begins with the full backup and ends with the chosen one. `folders` are where the
+    members of each lie, in the same order; empty before they are fetched. `until` (aware) is the
+    last moment to be restored, None for the end of the chain. `only` names parts in the engine's
+    own words, () for everything. `work` is a private folder for throwaway servers of the engine's
+    own (`sandbox.launch`); whoever drives the restore stops them and removes it at the end.
+    """
+
+    chain: tuple[Manifest, ...]
+    work: Path
+    folders: tuple[Path, ...] = ()
+    until: datetime | None = None
+    only: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> Manifest:
+        """The full backup that everything else builds on."""
+        return self.chain[0]
+
+    @property
+    def last(self) -> Manifest:
+        """The backup that was chosen."""
+        return self.chain[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +97,16 @@ class Engine(Protocol):
     """One kind of source. Engines keep no state; each method may be called in any process.
 
     `sandbox` is the kind of throwaway server that takes its backups, "" where there is none.
+    `incremental` says whether a backup may continue another one, and a restore may stop at a
+    moment between two. `keeps` says whether a restore in place leaves what it replaces beside,
+    under another name; where it does not, the target is backed up before it is overwritten.
     """
 
     kind: ClassVar[str]
     default_port: ClassVar[int]
     sandbox: ClassVar[str]
+    incremental: ClassVar[bool]
+    keeps: ClassVar[bool]
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return `given` (a source's `options` in backup.yaml) checked and filled with defaults.
@@ -72,8 +120,21 @@ class Engine(Protocol):
         """Log in and return the server's version; raise what keeps a dump or restore from work."""
         ...
 
-    def dump(self, endpoint: Endpoint, sink: Sink, options: Mapping[str, Any]) -> Dump:
-        """Write a consistent dump of the source to `sink`."""
+    def dump(
+        self,
+        endpoint: Endpoint,
+        sink: Sink,
+        options: Mapping[str, Any],
+        parent: Parent | None = None,
+    ) -> Dump:
+        """Write a consistent dump of the source to `sink`; with `parent`, what came after it.
+
+        `consistency["time"]` of the result is the moment, in ISO format with its offset, whose
+        state a restore of it brings back.
+
+        Raises:
+            ChainBrokenError: The source no longer has all that came after the parent.
+        """
         ...
 
     def check(self, manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
@@ -88,29 +149,57 @@ class Engine(Protocol):
         """Return in a few words what the backup holds, e.g. `2 databases, 11 tables, 9 rows`."""
         ...
 
-    def preflight(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
+    def preflight(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Refuse an impossible restore before anything is touched; return notes for the report.
 
         Raises:
+            ConfigurationError: This engine cannot select such a part, or the backup has none.
             IncompatibleVersionError: The target's server or our tools cannot take this backup.
             TargetRefusedError: The target holds data and may not be replaced.
         """
         ...
 
-    def load(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
-        """Load the members, files below `files`, into the target; return notes for the report.
+    def load(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
+        """Load the members into the target; return notes for the report. A repeat starts clean.
 
-        What the target held is kept beside until `compare` has passed.
+        What the target held stays as it is until `publish`, or is kept beside.
         """
         ...
 
-    def compare(self, manifest: Manifest, target: RestoreTarget) -> Sequence[Difference]:
-        """Return every difference between the loaded copy and the manifest's facts."""
+    def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
+        """Return every difference between the loaded copy and the manifests' facts."""
         ...
 
-    def publish(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
-        """Put the compared copy in its final place; return notes (what was kept, and where)."""
+    def publish(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
+        """Put the compared copy in its final place; return notes (what was kept, and where).
+
+        A repeat changes nothing more and returns no notes.
+        """
         ...
+
+
+OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
+
+
+def checked_options(
+    model: type[OptionsModel], given: Mapping[str, Any], *, kind: str
+) -> OptionsModel:
+    """Return `given`, the options of a source of the engine `kind`, as a `model`.
+
+    Raises:
+        ConfigurationError: One is unknown or impossible; names it, its value and all there are.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("options", *first["loc"])))
+        raise ConfigurationError(
+            f"{path} of a {kind} source: {first['msg']} (given: {first['input']!r})",
+            remedy=f"Known options: {', '.join(model.model_fields)}.",
+            path=path,
+            value=first["input"],
+        ) from None
 
 
 def named(kind: str) -> Engine:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,9 +39,10 @@ class Member(BaseModel):
 class Dump(BaseModel):
     """What an engine says of a dump it has finished.
 
-    `consistency` is the consistent point in the engine's own terms (LSN, oplog timestamp, ...);
-    `facts` are what `compare` looks at after a restore; `empty` says that the source is known to
-    hold nothing, without which a dump of nothing is an error.
+    `consistency` is the consistent point in the engine's own terms (LSN, oplog timestamp, ...),
+    and its `time` in ISO format with the offset; `facts` are what `compare` looks at after a
+    restore; `empty` says that the source is known to hold nothing (an incremental one: that
+    nothing has changed), without which a dump of nothing is an error.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,11 @@ class Dump(BaseModel):
     facts: dict[str, Any]
     empty: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def consistent_at(self) -> datetime:
+        """The moment, in UTC, whose state a restore brings back."""
+        return datetime.fromisoformat(self.consistency["time"]).astimezone(UTC)
 
 
 class Manifest(BaseModel):
@@ -65,7 +72,7 @@ class Manifest(BaseModel):
     source: str
     engine: str
     attempt: str
-    kind: str = "full"
+    kind: Literal["full", "incremental"] = "full"
     parent: str | None = None
     stages: tuple[str, ...]
     dump: Dump

@@ -10,10 +10,11 @@ from neuroca_backup.sandbox.lifecycle import (
     ALL,
     ServerStatus,
     endpoints,
+    launch,
     running,
     start,
     status,
     stop,
 )
 
-__all__ = ["ALL", "ServerStatus", "endpoints", "running", "start", "status", "stop"]
+__all__ = ["ALL", "ServerStatus", "endpoints", "launch", "running", "start", "status", "stop"]

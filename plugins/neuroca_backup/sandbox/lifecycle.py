@@ -68,8 +68,19 @@ def start(
         ToolMissingError: A server's program is not installed.
         UnreachableError: A server died or did not answer; holds the tail of its log.
     """
-    root = Path(root).absolute()
     servers = [_server(kind, superuser, twin_superuser) for kind in dict.fromkeys(kinds)]
+    return _started(Path(root).absolute(), servers)
+
+
+def launch(root: Path, server: Server) -> Endpoint:
+    """Start a server that was made for a purpose below `root`; if it runs, return its endpoint.
+
+    `stop(root)` ends it like any other. Raises what `start` raises.
+    """
+    return _started(Path(root).absolute(), [server])[server.kind]
+
+
+def _started(root: Path, servers: Sequence[Server]) -> dict[str, Endpoint]:
     try:
         with locked(root, create=True) as made:
             state = State.read(root)

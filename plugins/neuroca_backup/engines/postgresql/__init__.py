@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from neuroca_backup.engines import Difference, Engine, RestoreTarget, Sink
+from neuroca_backup.engines import (
+    Difference,
+    Engine,
+    Parent,
+    Restorable,
+    RestoreTarget,
+    Sink,
+    checked_options,
+)
 from neuroca_backup.engines.postgresql import dump, parse, restore
-from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.errors import ChainBrokenError, ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
@@ -37,21 +44,12 @@ class PostgresqlEngine:
     kind: ClassVar[str] = "postgresql"
     default_port: ClassVar[int] = 5432
     sandbox: ClassVar[str] = "postgres_twin"
+    incremental: ClassVar[bool] = False
+    keeps: ClassVar[bool] = True
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""
-        try:
-            options = Options.model_validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join(map(str, first["loc"]))
-            raise ConfigurationError(
-                f"options.{path} of a postgresql source: {first['msg']} "
-                f"(given: {first['input']!r})",
-                remedy=f"Known options: {', '.join(Options.model_fields)}.",
-                path=f"options.{path}",
-                value=first["input"],
-            ) from None
+        options = checked_options(Options, given, kind=self.kind)
         if isinstance(options.databases, str) and options.databases != "all":
             raise ConfigurationError(
                 f"options.databases of a postgresql source is {options.databases!r}",
@@ -65,8 +63,19 @@ class PostgresqlEngine:
         """Return the server's version, e.g. `18.6`."""
         return dump.server_version(endpoint)
 
-    def dump(self, endpoint: Endpoint, sink: Sink, options: Mapping[str, Any]) -> Dump:
+    def dump(
+        self,
+        endpoint: Endpoint,
+        sink: Sink,
+        options: Mapping[str, Any],
+        parent: Parent | None = None,
+    ) -> Dump:
         """Dump globals and every chosen database; each database is one snapshot."""
+        if parent is not None:
+            raise ChainBrokenError(
+                "A logical dump cannot continue another one",
+                remedy="Use `method: physical` or `both` for incremental backups of PostgreSQL.",
+            )
         return dump.dump(endpoint, sink, Options.model_validate(options))
 
     def check(self, manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
@@ -80,21 +89,21 @@ class PostgresqlEngine:
         rows = sum(table["rows"] for table in tables)
         return f"{len(databases)} databases, {len(tables)} tables, {rows:,} rows"
 
-    def preflight(self, manifest: Manifest, target: RestoreTarget) -> Sequence[str]:
+    def preflight(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Refuse versions that cannot work and databases that would be overwritten."""
-        return restore.preflight(manifest, target)
+        return restore.preflight(backup, target)
 
-    def load(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
+    def load(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Load every database under a name of its own beside what is there."""
-        return restore.load(manifest, files, target)
+        return restore.load(backup, target)
 
-    def compare(self, manifest: Manifest, target: RestoreTarget) -> Sequence[Difference]:
+    def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
         """Compare rows, checksums, definitions and large objects with the manifest."""
-        return restore.compare(manifest, target)
+        return restore.compare(backup, target)
 
-    def publish(self, manifest: Manifest, files: Path, target: RestoreTarget) -> Sequence[str]:
+    def publish(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Swap all databases into place in one transaction, keeping what they replace."""
-        return restore.publish(manifest, files, target)
+        return restore.publish(backup, target)
 
 
 ENGINE: Engine = PostgresqlEngine()

@@ -14,10 +14,11 @@ from typing import Any
 from psycopg import sql
 
 from neuroca_backup import commands, postgres_session
-from neuroca_backup.engines import Difference, RestoreTarget
+from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.postgresql import facts, scripts, tools
 from neuroca_backup.engines.postgresql.dump import CUSTOM, GLOBALS, member_of, server_version
 from neuroca_backup.errors import (
+    ConfigurationError,
     IncompatibleVersionError,
     NotFoundError,
     TargetRefusedError,
@@ -30,8 +31,10 @@ _JOBS = 4
 _SWAP_SECONDS = 30
 
 
-def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
+def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Refuse what cannot work before anything is touched; see the protocol."""
+    manifest = backup.last
+    databases = _databases(backup)
     source, theirs = manifest.dump.server_version, server_version(target.endpoint)
     if tools.major(theirs) < tools.major(source):
         raise IncompatibleVersionError(
@@ -42,7 +45,7 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
             target=theirs,
         )
     tools.require_reader(manifest)
-    taken = [name for name in _names(manifest) if _holds_data(target.endpoint, name)]
+    taken = [name for name in databases if _holds_data(target.endpoint, name)]
     if taken and not target.replace:
         raise TargetRefusedError(
             f"{target.endpoint.label} has databases with data: {', '.join(taken)}",
@@ -56,13 +59,14 @@ def preflight(manifest: Manifest, target: RestoreTarget) -> list[str]:
     return notes
 
 
-def load(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]:
+def load(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Load globals, then every database under its staging name; a repeat starts clean."""
+    manifest, files = backup.last, backup.folders[-1]
     endpoint = target.endpoint
     notes = scripts.load_globals(
         endpoint, files / GLOBALS, superuser=manifest.dump.facts.get("superuser", "")
     )
-    for database, known in manifest.dump.facts["databases"].items():
+    for database, known in _databases(backup).items():
         staging = _staging_name(manifest, database)
         with postgres_session.connect(endpoint, autocommit=True) as connection:
             connection.execute(
@@ -107,13 +111,14 @@ def _create(staging: str, known: Mapping[str, Any]) -> sql.Composed:
     return words
 
 
-def compare(manifest: Manifest, target: RestoreTarget) -> list[Difference]:
+def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
     """Take the facts of every loaded database again and return what differs."""
+    manifest = backup.last
     same_major = tools.major(server_version(target.endpoint)) == tools.major(
         manifest.dump.server_version
     )
     found: list[Difference] = []
-    for database, known in manifest.dump.facts["databases"].items():
+    for database, known in _databases(backup).items():
         name = _loaded_name(manifest, database, target.endpoint)
         with postgres_session.connect(target.endpoint, database=name) as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -127,18 +132,19 @@ def compare(manifest: Manifest, target: RestoreTarget) -> list[Difference]:
     return found
 
 
-def publish(manifest: Manifest, files: Path, target: RestoreTarget) -> list[str]:
+def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Give every loaded database its name in one transaction; a repeat changes nothing more."""
+    manifest, files = backup.last, backup.folders[-1]
     endpoint = target.endpoint
     waiting = [
-        name for name in _names(manifest) if _exists(endpoint, _staging_name(manifest, name))
+        name for name in _databases(backup) if _exists(endpoint, _staging_name(manifest, name))
     ]
     for name in waiting:
         staging = _staging_name(manifest, name)
         with postgres_session.connect(endpoint, database=staging, autocommit=True) as connection:
             connection.execute("ANALYZE")
     notes = _swap(manifest, waiting, target)
-    for name in _names(manifest):
+    for name in _databases(backup):
         scripts.load_properties(_archive(files, name), endpoint)
     return notes
 
@@ -198,8 +204,24 @@ def _archive(files: Path, database: str) -> Path:
     return files.joinpath(*member_of(database).split("/"))
 
 
-def _names(manifest: Manifest) -> list[str]:
-    return list(manifest.dump.facts["databases"])
+def _databases(backup: Restorable) -> dict[str, Any]:
+    """Return the facts of the databases to be restored, by name."""
+    if backup.until is not None:
+        raise ConfigurationError(
+            "A logical dump has one moment, it cannot be restored to another",
+            remedy="Choose a backup by its id or by a time before which it was taken; a source "
+            "with `method: physical` can be restored to any moment.",
+            value=backup.until.isoformat(),
+        )
+    known: dict[str, Any] = backup.last.dump.facts["databases"]
+    missing = sorted(set(backup.only) - set(known))
+    if missing:
+        raise ConfigurationError(
+            f"{backup.last.backup_id} holds no database {', '.join(missing)}",
+            remedy=f"It holds {', '.join(known)}.",
+            value=missing,
+        )
+    return {name: known[name] for name in known if not backup.only or name in backup.only}
 
 
 def _staging_name(manifest: Manifest, database: str) -> str:
