@@ -146,6 +146,7 @@ class Runtime:
             endpoint=self.endpoint(name),
             options=chosen.options(source.options),
             retention=self.settings.retention.of(source.component),
+            full_every=source.full_every,
         )
 
     def ref(self, set_id: str, source: str) -> BackupRef:

@@ -42,7 +42,10 @@ class SpooledMember(BaseModel):
 
 
 class StageRecord(BaseModel):
-    """What a complete folder holds; `consumed` is the folder it was made from."""
+    """What a complete folder holds; `consumed` is the folder it was made from.
+
+    `parent` is the id of the backup that this one continues, None for a full one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +55,7 @@ class StageRecord(BaseModel):
     dump: Dump
     members: tuple[SpooledMember, ...]
     stages: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,10 @@ class Spool:
     def sandbox(self, restore_id: str) -> Path:
         """Return the folder below which a restore's throwaway servers live."""
         return self.root / f"{_SANDBOX}{restore_id}"
+
+    def work(self, restore_id: str) -> Path:
+        """Return the folder in which an engine may run servers of its own during a restore."""
+        return self.root / f"{_SANDBOX}{restore_id}-work"
 
     def stale_sandboxes(self, *, older_than: timedelta) -> list[Path]:
         """Return the folders of sandboxes that were started longer than `older_than` ago."""

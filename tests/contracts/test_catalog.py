@@ -46,6 +46,7 @@ from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.postgres_session import connect
 from neuroca_backup.services.rebuild import rebuild
 from neuroca_backup.stores.local import LocalStore
+from support.moments import MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def manifest(source: str = "postgres", *, at: datetime = NOON, **changes: Any) -
         "engine": "postgresql",
         "attempt": "0badcafe",
         "stages": ("compression", "sealing"),
-        "dump": Dump(server_version="18.0", facts={"tables": 3}),
+        "dump": Dump(server_version="18.0", consistency=MOMENT, facts={"tables": 3}),
         "members": (
             Member(
                 name="globals.sql",

@@ -31,6 +31,7 @@ from neuroca_backup.model.manifest import Dump, Manifest, Member
 from neuroca_backup.services.pipeline import SpoolSink
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder
+from support.moments import MOMENT
 
 if TYPE_CHECKING:
     from neuroca_backup.engines import Engine
@@ -77,7 +78,7 @@ def _stub(engine: Engine) -> Dumped:
         engine=engine.kind,
         attempt="a1b2c3d4",
         stages=(),
-        dump=Dump(server_version="1", facts={}),
+        dump=Dump(server_version="1", consistency=MOMENT, facts={}),
         members=(),
         started_at=begun,
         finished_at=begun,

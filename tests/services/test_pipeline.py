@@ -17,6 +17,7 @@ from neuroca_backup.model.manifest import Dump, SealedManifest
 from neuroca_backup.model.status import Level
 from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.pipeline import in_parallel, require_content
+from support.moments import MOMENT
 from support.wiring import (
     BOTH,
     back_up,
@@ -204,7 +205,7 @@ def test_the_first_error_keeps_what_has_not_begun_from_beginning() -> None:
 
 
 def test_a_dump_of_nothing_is_an_error_unless_it_is_known_to_be_empty() -> None:
-    nothing = Dump(server_version="1", facts={})
+    nothing = Dump(server_version="1", consistency=MOMENT, facts={})
     for sizes in ([], [0], [0, 0]):
         with pytest.raises(EmptySourceError, match="dump of postgres"):
             require_content(nothing, sizes, source="postgres")

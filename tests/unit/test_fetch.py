@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.tickets import FetchReport, RestorePlan
-from neuroca_backup.services.fetch import Fetching
-from neuroca_backup.spool import Spool
+from neuroca_backup.services.fetch import told
 
 PLAN = RestorePlan(
     restore_id="restore-1",
@@ -20,23 +16,19 @@ PLAN = RestorePlan(
     members=1,
     taken_at="2026-11-23T02:00:00+00:00",
     verified=True,
+    chain=("20261123T020000Z-1f0c9a3e-postgres",),
+    only=("neuroca",),
 )
 
 
-def fetching(tmp_path: Path, *, fallbacks: int) -> Fetching:
-    made = Fetching(Spool(tmp_path), PLAN, Keyring([]), {})
-    made.fallbacks += [f"member {n} was not taken from primary" for n in range(fallbacks)]
-    return made
+def test_a_few_fallbacks_are_all_told() -> None:
+    assert told(["one", "two", "three"]) == ("one", "two", "three")
 
 
-def test_a_few_fallbacks_are_all_told(tmp_path: Path) -> None:
-    assert len(fetching(tmp_path, fallbacks=3).told()) == 3
-
-
-def test_thousands_of_fallbacks_are_counted(tmp_path: Path) -> None:
-    told = fetching(tmp_path, fallbacks=5000).told()
-    assert len(told) == 21
-    assert told[-1] == "... and 4980 more, see the log"
+def test_thousands_of_fallbacks_are_counted() -> None:
+    short = told([f"member {n} was not taken from primary" for n in range(5000)])
+    assert len(short) == 21
+    assert short[-1] == "... and 4980 more, see the log"
 
 
 def test_plans_and_reports_survive_the_way_through_xcom() -> None:

@@ -15,6 +15,7 @@ from neuroca_backup.model.manifest import Dump, Manifest, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services.inventory import CLOCK_TOLERANCE, Inventory
 from neuroca_backup.stores.local import LocalStore
+from support.moments import MOMENT
 
 NOW = datetime.now(UTC)
 
@@ -55,7 +56,7 @@ def put(
         engine="postgresql",
         attempt="a1b2c3d4",
         stages=(),
-        dump=Dump(server_version="18.6", facts={}),
+        dump=Dump(server_version="18.6", consistency=MOMENT, facts={}),
         members=(),
         started_at=NOW - (age if started is None else started),
         finished_at=at,

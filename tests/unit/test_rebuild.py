@@ -16,6 +16,7 @@ from neuroca_backup.model.manifest import Digest, Dump, Manifest, Member, Sealed
 from neuroca_backup.model.status import Level, Verification
 from neuroca_backup.services.rebuild import PATIENCE, rebuild
 from neuroca_backup.stores.local import MARKER, LocalStore
+from support.moments import MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ class World:
             engine="postgresql",
             attempt="0badcafe",
             stages=("compression", "sealing"),
-            dump=Dump(server_version="18.0", facts={}),
+            dump=Dump(server_version="18.0", consistency=MOMENT, facts={}),
             members=(Member(name="dump", plain=digest, stored=digest),),
             started_at=NOON,
             finished_at=NOON + timedelta(minutes=3),

@@ -253,6 +253,24 @@ MISTAKES = {
         "backup.sources.postgres.component",
         ["'databases' is not known", "Did you mean `database`?", "memory_tiers"],
     ),
+    "a method of an engine that has none": (
+        f"{RUNBOOK_EXAMPLE}{SOURCE}".replace("postgresql", "mongodb").replace(
+            "nca_pg", "nca, method: both"
+        ),
+        "backup.sources.postgres.method",
+        ["line 29", "is a word for PostgreSQL, and the engine is mongodb"],
+    ),
+    "physical options of a logical source": (
+        f"{RUNBOOK_EXAMPLE}{SOURCE.replace('nca_pg', 'nca_pg, physical_options: {a: 1}')}",
+        "backup.sources.postgres.physical_options",
+        ["needs method: both"],
+    ),
+    "a second source of a method by the name of another": (
+        f"{RUNBOOK_EXAMPLE}{SOURCE.replace('nca_pg', 'nca_pg, method: both')}"
+        + SOURCE.removeprefix("  sources:\n").replace("postgres:", "postgres_physical:"),
+        "backup.sources.postgres.method",
+        ["makes a source postgres_physical, and there is one"],
+    ),
     "options that are a list": (
         f"{RUNBOOK_EXAMPLE}{SOURCE.replace('nca_pg', 'nca_pg, options: [a]')}",
         "backup.sources.postgres.options",
@@ -752,3 +770,23 @@ def test_loading_the_shipped_file_takes_less_than_50_ms() -> None:
         load(SHIPPED)
         durations.append(time.perf_counter() - before)
     assert min(durations) < 0.050
+
+
+def test_both_methods_of_postgresql_are_two_sources(tmp_path: Path) -> None:
+    words = "nca_pg, method: both, full_every: 2d, options: {jobs: 2}, physical_options: {a: 1}"
+    path = tmp_path / "backup.yaml"
+    path.write_text(f"{RUNBOOK_EXAMPLE}{SOURCE.replace('nca_pg', words)}")
+    sources = load(path).sources
+    assert {name: (one.engine, one.options, one.method) for name, one in sources.items()} == {
+        "postgres": ("postgresql", {"jobs": 2}, None),
+        "postgres_physical": ("postgresql_physical", {"a": 1}, None),
+    }
+    assert {one.full_every for one in sources.values()} == {timedelta(days=2)}
+
+
+def test_the_physical_method_alone_keeps_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "backup.yaml"
+    path.write_text(f"{RUNBOOK_EXAMPLE}{SOURCE.replace('nca_pg', 'nca_pg, method: physical')}")
+    assert {n: s.engine for n, s in load(path).sources.items()} == {
+        "postgres": "postgresql_physical"
+    }

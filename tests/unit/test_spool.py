@@ -13,12 +13,13 @@ from neuroca_backup.errors import SpoolError, TransientError
 from neuroca_backup.model.manifest import Dump
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.spool import Folder, Spool, StageRecord, member_path
+from support.moments import MOMENT
 
 BACKUP = "20261123T020000Z-1f0c9a3e-postgres"
 RECORD = StageRecord(
     stage="dump",
     started_at=datetime(2026, 11, 23, 2, tzinfo=UTC),
-    dump=Dump(server_version="18.6", facts={}),
+    dump=Dump(server_version="18.6", consistency=MOMENT, facts={}),
     members=(),
 )
 

@@ -95,7 +95,7 @@ def restore(  # noqa: PLR0913 - one argument an option
             if sandbox and not dry_run:
                 _keep(target, wait=wait)
     finally:
-        runtime.spool.clear(run.restore_id)
+        runtime.restores.clear(run.restore_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from neuroca_backup.errors import DamagedError
 from neuroca_backup.model import document
@@ -49,10 +49,17 @@ class Dump(BaseModel):
 
     server_version: str
     tools: dict[str, str] = {}
-    consistency: dict[str, str] = {}
+    consistency: dict[str, str]
     facts: dict[str, Any]
     empty: bool = False
     notes: tuple[str, ...] = ()
+
+    @field_validator("consistency")
+    @classmethod
+    def _has_its_moment(cls, found: dict[str, str]) -> dict[str, str]:
+        if datetime.fromisoformat(found.get("time", "")).tzinfo is None:
+            raise ValueError("time has no offset from UTC")
+        return found
 
     @property
     def consistent_at(self) -> datetime:

@@ -41,7 +41,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What will be restored from where; small, and free of secrets. `stores` in order of use."""
+    """What will be restored from where; small, and free of secrets. `stores` in order of use.
+
+    `chain` are the ids of the full backup and of those after it, up to `backup_id`. `until` is the
+    last moment to be restored in ISO format, "" for all; `only` the parts to be restored, () for
+    all. Sizes in bytes are of the whole chain.
+    """
 
     restore_id: str
     backup_id: str
@@ -53,11 +58,21 @@ class RestorePlan:
     members: int
     taken_at: str
     verified: bool
+    chain: tuple[str, ...]
+    until: str = ""
+    only: tuple[str, ...] = ()
 
     @property
     def ref(self) -> BackupRef:
         """Which backup it is."""
         return BackupRef(backup_id=self.backup_id, component=Component(self.component))
+
+    @property
+    def refs(self) -> tuple[BackupRef, ...]:
+        """Every backup of the chain, the full one first."""
+        return tuple(
+            BackupRef(backup_id=one, component=Component(self.component)) for one in self.chain
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data; `RestorePlan.from_json` reads it."""
@@ -66,7 +81,8 @@ class RestorePlan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
         """Return the plan in `data`."""
-        return cls(**{**data, "stores": tuple(data["stores"])})
+        lists = {name: tuple(data[name]) for name in ("stores", "chain", "only")}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True, slots=True)

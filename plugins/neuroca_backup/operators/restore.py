@@ -255,7 +255,7 @@ class CleanUpOperator(BaseOperator):
                 else:
                     sandbox.stop(root)
             finally:
-                runtime.spool.clear(restore)
+                runtime.restores.clear(restore)
 
 
 def _actor(context: Context) -> str:

@@ -10,19 +10,23 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
-from neuroca_backup.engines import Engine
+from neuroca_backup.engines import Engine, Parent
+from neuroca_backup.errors import ChainBrokenError, DamagedError, KeyUnavailableError
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, attempt_token
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
-from neuroca_backup.services import pipeline
+from neuroca_backup.services import chains, pipeline
+from neuroca_backup.services.fetch import parent_of
+from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.services.replicate import Copies
@@ -32,6 +36,8 @@ from neuroca_backup.stages.compression import ZstdStage
 from neuroca_backup.stages.sealing import SealingStage
 from neuroca_backup.stores import Store
 from neuroca_backup.streams import DigestReader, copy
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +56,15 @@ class Subject:
     endpoint: Endpoint
     options: Mapping[str, Any]
     retention: timedelta
+    full_every: timedelta
+
+
+class BackupType(StrEnum):
+    """Whether a backup may continue another one; `auto` takes a full one where it cannot."""
+
+    AUTO = "auto"
+    FULL = "full"
+    INCREMENTAL = "incremental"
 
 
 class Backups:
@@ -86,11 +101,15 @@ class Backups:
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
 
-    def dump(self, ref: BackupRef) -> Ticket:
+    def dump(self, ref: BackupRef, *, backup_type: BackupType = BackupType.AUTO) -> Ticket:
         """Dump the source into the spool.
 
         Everything the later stages need (bucket, permissions, every recipient's key) is tried
         first, so that a long dump is not made for nothing. A backup that exists is not repeated.
+
+        Raises:
+            ChainBrokenError: An incremental backup was asked for, and there is nothing that it
+                could continue.
         """
         if self._copies.stored(ref):
             return _stored_ticket(ref)
@@ -99,15 +118,23 @@ class Backups:
         for name in self._spool.sweep(older_than=STALE_SPOOL):
             log.warning("Removed %s from the spool: its run never cleaned up", name)
         started = datetime.now(UTC)
-        folder = self._spool.claim(ref.backup_id, "dump")
         with timed(self._ledger, ref, "dump") as progress:
-            sink = pipeline.SpoolSink(folder, progress)
-            dump = subject.engine.dump(subject.endpoint, sink, subject.options)
-            pipeline.require_content(
-                dump, [member.plain.size for member in sink.members], source=ref.source
-            )
-            record = StageRecord(stage="dump", started_at=started, dump=dump, members=sink.members)
-            return self._complete(ref, folder, record)
+
+            def into_spool(parent: Parent | None) -> tuple[Folder, StageRecord]:
+                folder = self._spool.claim(ref.backup_id, "dump")
+                sink = pipeline.SpoolSink(folder, progress)
+                dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+                pipeline.require_content(dump, sink.sizes, source=ref.source)
+                return folder, StageRecord(
+                    stage="dump",
+                    started_at=started,
+                    dump=dump,
+                    members=sink.members,
+                    parent=parent.manifest.backup_id if parent else None,
+                )
+
+            (folder, record), reason = self._continuing(subject, ref, backup_type, into_spool)
+            return self._complete(ref, folder, _noted(record, reason))
 
     def compress(self, ticket: Ticket) -> Ticket:
         """Compress every member in the spool, then delete the dump."""
@@ -148,7 +175,7 @@ class Backups:
         self._spool.clear(ticket.backup_id)
         return _stored_ticket(ticket.ref, winner)
 
-    def stream(self, ref: BackupRef) -> Ticket:
+    def stream(self, ref: BackupRef, *, backup_type: BackupType = BackupType.AUTO) -> Ticket:
         """Dump, compress, seal and upload in one pass; nothing in clear touches a disk."""
         if self._copies.stored(ref):
             return _stored_ticket(ref)
@@ -156,19 +183,39 @@ class Backups:
         attempt, started, keyset = attempt_token(), datetime.now(UTC), Keyset.generate()
         keys = self._preflight(ref, keyset)
         stages = (self._zstd, SealingStage(keyset, ref))
+
+        def abandon() -> None:
+            self._copies.discard(self._primary, ref, lambda other: other == attempt)
+
         with timed(self._ledger, ref, "stream") as progress:
-            try:
+
+            def into_store(parent: Parent | None) -> tuple[Dump, tuple[Member, ...], str | None]:
                 sink = pipeline.StoreSink(self._primary, ref, attempt, stages, progress)
-                dump = subject.engine.dump(subject.endpoint, sink, subject.options)
-                pipeline.require_content(
-                    dump, [member.plain.size for member in sink.members], source=ref.source
-                )
+                try:
+                    dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+                    pipeline.require_content(dump, sink.sizes, source=ref.source)
+                except BaseException:
+                    abandon()
+                    raise
+                return dump, sink.members, parent.manifest.backup_id if parent else None
+
+            (dump, members, parent), reason = self._continuing(
+                subject, ref, backup_type, into_store
+            )
+            try:
                 sealed = self._seal(
-                    subject, ref, attempt, keyset, started=started, dump=dump, members=sink.members
+                    subject,
+                    ref,
+                    attempt,
+                    keyset,
+                    started=started,
+                    dump=_with_note(dump, reason),
+                    members=members,
+                    parent=parent,
                 )
                 self._primary.put(ref.keys_key(attempt), keys)
             except BaseException:
-                self._copies.discard(self._primary, ref, lambda other: other == attempt)
+                abandon()
                 raise
             # From here on a manifest may stand, whatever answer comes back: nothing that it may
             # name is deleted because of an error.
@@ -183,18 +230,21 @@ class Backups:
         """Leave nothing of this backup in the spool."""
         self._spool.clear(ref.backup_id)
 
-    def run(self, ref: BackupRef, *, mode: str) -> Ticket:
+    def run(
+        self, ref: BackupRef, *, mode: str, backup_type: BackupType = BackupType.AUTO
+    ) -> Ticket:
         """Make and replicate a backup in this process, as the command does.
 
         Raises:
             TransientError: Another process is making this very backup through the same spool.
         """
         if mode == "streamed":
-            self.stream(ref)
+            self.stream(ref, backup_type=backup_type)
         else:
             with self._spool.held(ref.backup_id):
                 try:
-                    self.upload(self.encrypt(self.compress(self.dump(ref))))
+                    dumped = self.dump(ref, backup_type=backup_type)
+                    self.upload(self.encrypt(self.compress(dumped)))
                 finally:
                     self.clear(ref)
         return self.replicate(ref)
@@ -204,6 +254,46 @@ class Backups:
         for store in self._stores.values():
             store.check()
         return self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
+
+    def _continuing(
+        self,
+        subject: Subject,
+        ref: BackupRef,
+        backup_type: BackupType,
+        work: Callable[[Parent | None], Result],
+    ) -> tuple[Result, str]:
+        """Do `work` with the backup to continue, or with None for a full one; say why with that.
+
+        A full backup holds all that an incremental one would, so an engine that knows no other is
+        not an error; a chain that is broken is one where an incremental backup was asked for.
+        """
+        if not subject.engine.incremental:
+            asked = backup_type is BackupType.INCREMENTAL
+            return work(None), f"{subject.kind} takes full backups only" if asked else ""
+        if backup_type is BackupType.FULL:
+            return work(None), ""
+        choice = chains.continued(
+            Inventory(self._stores),
+            ref,
+            engine=subject.kind,
+            full_every=subject.full_every,
+            now=datetime.now(UTC),
+        )
+        reason = choice.reason
+        if choice.parent is not None:
+            try:
+                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                return work(parent), ""
+            except (ChainBrokenError, DamagedError, KeyUnavailableError) as error:
+                reason = error.problem
+        if backup_type is BackupType.INCREMENTAL:
+            raise ChainBrokenError(
+                f"No incremental backup of {ref.source} can be taken: {reason}",
+                remedy="Take a full one (backup_type full, or auto).",
+                source=ref.source,
+            )
+        log.warning("%s is a full backup: %s", ref.backup_id, reason)
+        return work(None), reason
 
     def _stage(
         self,
@@ -259,6 +349,7 @@ class Backups:
             keyset,
             started=record.started_at,
             dump=record.dump,
+            parent=record.parent,
             members=tuple(
                 Member(name=member.name, plain=member.plain, stored=member.current)
                 for member in members
@@ -286,6 +377,7 @@ class Backups:
         started: datetime,
         dump: Dump,
         members: tuple[Member, ...],
+        parent: str | None,
     ) -> SealedManifest:
         manifest = Manifest(
             backup_id=ref.backup_id,
@@ -294,6 +386,8 @@ class Backups:
             source=ref.source,
             engine=subject.kind,
             attempt=attempt,
+            kind="incremental" if parent else "full",
+            parent=parent,
             stages=(ZstdStage.name, SealingStage.name),
             dump=dump,
             members=members,
@@ -328,6 +422,16 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
         members=len(manifest.members) if manifest else 0,
         size=manifest.stored_size if manifest else 0,
     )
+
+
+def _noted(record: StageRecord, reason: str) -> StageRecord:
+    return record.model_copy(update={"dump": _with_note(record.dump, reason)})
+
+
+def _with_note(dump: Dump, reason: str) -> Dump:
+    """Return `dump` with the note why this is a full backup, where there is a reason."""
+    notes = (*dump.notes, f"A full backup: {reason}.") if reason else dump.notes
+    return dump.model_copy(update={"notes": notes})
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO
 
+from neuroca_backup.engines import Parent
 from neuroca_backup.errors import (
     BackupError,
     DamagedError,
@@ -20,8 +24,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
-from neuroca_backup.model.tickets import RestorePlan
-from neuroca_backup.services.inventory import read_keys, read_manifest
+from neuroca_backup.services.inventory import Listed, read_keys, read_manifest
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder, Spool, SpooledMember, translated
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -36,28 +39,28 @@ _FALLBACKS_TOLD = 20
 
 @dataclass(slots=True)
 class Fetching:
-    """One fetch over several stores; a store that stops answering is not asked again."""
+    """Fetching one backup over several stores; one that stops answering is not asked again.
+
+    `stores` are in the order in which they are asked.
+    """
 
     spool: Spool
-    plan: RestorePlan
+    ref: BackupRef
     keyring: Keyring
     stores: Mapping[str, Store]
+    progress: Progress
     used: dict[str, int] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[Manifest, Keyset]] = field(default_factory=dict)
-    _progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self._progress = Progress(f"fetch {self.plan.backup_id}", total=self.plan.plain_size)
 
     def open(self) -> Manifest:
         """Authenticate every store's manifest and return the first good one."""
         answers: list[BackupError] = []
-        for name in self.plan.stores:
+        for name, store in self.stores.items():
             try:
-                self._opened[name] = authenticate(self.stores[name], self.plan.ref, self.keyring)
+                self._opened[name] = authenticate(store, self.ref, self.keyring)
             except BackupError as error:
                 answers.append(error)
                 self.lost.add(name)
@@ -95,14 +98,12 @@ class Fetching:
             else:
                 with self._lock:
                     self.used[name] = self.used.get(name, 0) + member.stored.size
-                return SpooledMember(name=member.name, plain=member.plain, current=member.plain)
-        raise no_copy(f"{self.plan.backup_id}/{member.name}", reasons, transient=transient)
-
-    def told(self) -> tuple[str, ...]:
-        """Return the fallbacks for the report; the log has those beyond the first twenty."""
-        more = len(self.fallbacks) - _FALLBACKS_TOLD
-        told = tuple(self.fallbacks[:_FALLBACKS_TOLD])
-        return (*told, f"... and {more} more, see the log") if more > 0 else told
+                return SpooledMember(
+                    name=spooled_name(self.ref, member.name),
+                    plain=member.plain,
+                    current=member.plain,
+                )
+        raise no_copy(f"{self.ref.backup_id}/{member.name}", reasons, transient=transient)
 
     def _unopened(self, answers: Sequence[BackupError]) -> BackupError:
         for answer in answers:
@@ -110,7 +111,7 @@ class Fetching:
             if isinstance(answer, KeyUnavailableError) or "answers" in answer.facts:
                 return answer
         return no_copy(
-            f"manifest and keys of {self.plan.backup_id}",
+            f"manifest and keys of {self.ref.backup_id}",
             [str(answer) for answer in answers],
             transient=all(isinstance(answer, TransientError) for answer in answers),
         )
@@ -118,20 +119,67 @@ class Fetching:
     def _fetch(
         self, store: Store, manifest: Manifest, keyset: Keyset, member: Member, folder: Folder
     ) -> None:
-        key = manifest.key_of(member)
-        path = folder.create(member.name)
-        stages = resolve(manifest.stages, keyset=keyset, ref=manifest.ref)
-        with store.reader(key) as raw:
-            stored = DigestReader(raw, expected=member.stored, name=key, store=store.name)
-            with backward_all(stages, stored, member=member.name) as opened:
-                plain = DigestReader(opened, expected=member.plain, name=key, store=store.name)
-                with translated(self.spool.root), path.open("wb") as out:
-                    copy(plain, out, on_bytes=self._progress.add)
-            stored.drain()
+        path = folder.create(spooled_name(self.ref, member.name))
+        with (
+            opened(store, manifest, keyset, member) as plain,
+            translated(self.spool.root),
+            path.open("wb") as out,
+        ):
+            copy(plain, out, on_bytes=self.progress.add)
 
     def _fall_back(self, note: str) -> None:
         log.warning("%s", note)
         self.fallbacks.append(note)
+
+
+@contextmanager
+def opened(
+    store: Store, manifest: Manifest, keyset: Keyset, member: Member
+) -> Iterator[DigestReader]:
+    """Give the original bytes of a stored member; what the block leaves unread is read, too.
+
+    Raises:
+        DamagedError: Its stored or its original bytes are not what the manifest says.
+    """
+    key = manifest.key_of(member)
+    stages = resolve(manifest.stages, keyset=keyset, ref=manifest.ref)
+    with store.reader(key) as raw:
+        stored = DigestReader(raw, expected=member.stored, name=key, store=store.name)
+        with backward_all(stages, stored, member=member.name) as unsealed:
+            plain = DigestReader(unsealed, expected=member.plain, name=key, store=store.name)
+            yield plain
+            plain.drain()
+        stored.drain()
+
+
+def spooled_name(ref: BackupRef, member: str) -> str:
+    """Return a member's name in the spool, where those of a whole chain lie side by side."""
+    return f"{ref.backup_id}/{member}"
+
+
+def parent_of(found: Listed, *, stores: Mapping[str, Store], keyring: Keyring) -> Parent:
+    """Return the backup `found` as an engine continues it, read from the nearest store that can.
+
+    Raises:
+        BackupError: The last store's own, when none could open it.
+    """
+    answers: list[BackupError] = []
+    for name in found.manifests:
+        try:
+            manifest, keyset = authenticate(stores[name], found.ref, keyring)
+        except BackupError as error:
+            log.warning("%s cannot be continued from %s: %s", found.ref.backup_id, name, error)
+            answers.append(error)
+            continue
+        members = {member.name: member for member in manifest.members}
+        return Parent(manifest, partial(_member_of, stores[name], manifest, keyset, members))
+    raise answers[-1]
+
+
+def _member_of(
+    store: Store, manifest: Manifest, keyset: Keyset, members: Mapping[str, Member], name: str
+) -> AbstractContextManager[BinaryIO]:
+    return opened(store, manifest, keyset, members[name])
 
 
 def authenticate(store: Store, ref: BackupRef, keyring: Keyring) -> tuple[Manifest, Keyset]:
@@ -153,6 +201,13 @@ def authenticate(store: Store, ref: BackupRef, keyring: Keyring) -> tuple[Manife
             store=store.name,
         )
     return sealed.manifest, keyset
+
+
+def told(fallbacks: Sequence[str]) -> tuple[str, ...]:
+    """Return the fallbacks for the report; the log has those beyond the first twenty."""
+    more = len(fallbacks) - _FALLBACKS_TOLD
+    first = tuple(fallbacks[:_FALLBACKS_TOLD])
+    return (*first, f"... and {more} more, see the log") if more > 0 else first
 
 
 def no_copy(what: str, reasons: Sequence[str], *, transient: bool = False) -> BackupError:

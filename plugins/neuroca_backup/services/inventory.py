@@ -54,6 +54,14 @@ class Listed:
             found.sound and store in self.manifests for store, found in self.verifications.items()
         )
 
+    @property
+    def damaged(self) -> bool:
+        """Whether every copy that there is was found damaged when it was last read."""
+        return bool(self.manifests) and all(
+            store in self.verifications and self.verifications[store].findings
+            for store in self.manifests
+        )
+
 
 @dataclass(slots=True)
 class Inventory:

@@ -56,6 +56,11 @@ class SpoolSink:
         """All complete members, by name."""
         return tuple(self._members[name] for name in sorted(self._members))
 
+    @property
+    def sizes(self) -> list[int]:
+        """The original bytes of every complete member."""
+        return [member.plain.size for member in self._members.values()]
+
     @contextmanager
     def member(self, name: str) -> Iterator[BinaryIO]:
         """Open a member as a file; it counts once the block has ended without an error."""
@@ -105,6 +110,11 @@ class StoreSink:
     def members(self) -> tuple[Member, ...]:
         """All complete members, by name."""
         return tuple(self._members[name] for name in sorted(self._members))
+
+    @property
+    def sizes(self) -> list[int]:
+        """The original bytes of every complete member."""
+        return [member.plain.size for member in self._members.values()]
 
     @contextmanager
     def member(self, name: str) -> Iterator[BinaryIO]:

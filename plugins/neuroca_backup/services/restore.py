@@ -10,27 +10,38 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from neuroca_backup import sandbox
 from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
-from neuroca_backup.engines import Engine, RestoreTarget
-from neuroca_backup.errors import BackupError, ComparisonError, NotFoundError, SpoolError
+from neuroca_backup.engines import Engine, Restorable, RestoreTarget
+from neuroca_backup.errors import (
+    BackupError,
+    ChainBrokenError,
+    ComparisonError,
+    ConfigurationError,
+    NotFoundError,
+    SpoolError,
+)
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model import document
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.tickets import FetchReport, RestorePlan, Ticket
-from neuroca_backup.services import pipeline
-from neuroca_backup.services.fetch import Fetching, no_copy
+from neuroca_backup.services import chains, pipeline
+from neuroca_backup.services.fetch import Fetching, no_copy, told
 from neuroca_backup.services.inventory import Inventory, read_manifest
 from neuroca_backup.services.ledger import Ledger
-from neuroca_backup.spool import Folder, Spool, StageRecord
+from neuroca_backup.services.progress import Progress
+from neuroca_backup.spool import Folder, Spool, SpooledMember, StageRecord
 from neuroca_backup.stores import Store
 
 log = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
+_CHAIN = "chain.json"
 
 
 class Restores:
@@ -70,36 +81,52 @@ class Restores:
         restore_id: str,
         backup_id: str | None = None,
         before: datetime | None = None,
+        until: datetime | None = None,
+        only: Sequence[str] = (),
         prefer: str | None = None,
     ) -> RestorePlan:
-        """Choose the backup: by id, or the newest verified one, or the newest before a time.
+        """Choose the backup, and gather the chain that it needs.
+
+        By id; or the newest verified one (before a time); or, with `until`, the one that reaches
+        that moment with the least to replay.
 
         Raises:
             NotFoundError: There is no such backup in any store that answers.
+            ChainBrokenError: A backup that it continues is missing or damaged.
+            ConfigurationError: The chosen backup does not reach from before `until` to after it.
         """
         stores = self._order(prefer)
         inventory = Inventory(stores)
-        found = inventory.find(source, component=component, backup_id=backup_id, before=before)
-        manifest = next(iter(found.manifests.values()))
+        if until is not None and backup_id is None:
+            chain = chains.covering(inventory, component, source, until=until)
+        else:
+            found = inventory.find(source, component=component, backup_id=backup_id, before=before)
+            chain = chains.gather(inventory, found)
+        manifests = chains.manifests(chain)
+        if until is not None:
+            _require_within(until, manifests)
         return RestorePlan(
             restore_id=restore_id,
-            backup_id=found.ref.backup_id,
+            backup_id=manifests[-1].backup_id,
             component=component.value,
             source=source,
-            engine=manifest.engine,
+            engine=manifests[-1].engine,
             # Each later step asks in this order: a dead store first would cost its timeouts again.
             stores=tuple(sorted(stores, key=lambda name: name in inventory.unreachable)),
-            plain_size=manifest.plain_size,
-            members=len(manifest.members),
-            taken_at=manifest.started_at.isoformat(),
-            verified=found.verified,
+            plain_size=sum(manifest.plain_size for manifest in manifests),
+            members=sum(len(manifest.members) for manifest in manifests),
+            taken_at=manifests[-1].started_at.isoformat(),
+            verified=all(one.verified for one in chain),
+            chain=tuple(manifest.backup_id for manifest in manifests),
+            until=until.isoformat() if until else "",
+            only=tuple(only),
         )
 
     def preflight(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Refuse before anything is touched: no space, versions, a target that holds data."""
         self._spool.require_free(plan.plain_size)
-        manifest = self._manifest(plan).manifest
-        return tuple(self._engine(plan.engine).preflight(manifest, target))
+        chain = tuple(self._manifest(plan, ref).manifest for ref in plan.refs)
+        return tuple(self._engine(plan.engine).preflight(self._restorable(plan, chain), target))
 
     def fetch(self, plan: RestorePlan) -> FetchReport:
         """Fetch, unseal and decompress every member into the spool, from the nearest good copy.
@@ -109,25 +136,39 @@ class Restores:
             KeyUnavailableError: No recipient could unwrap the keyset.
         """
         begun = time.monotonic()
-        fetching = Fetching(self._spool, plan, self._keyring, self._stores)
         folder = self._spool.claim(plan.restore_id, "fetch")
         started = datetime.now(UTC)
-        manifest = fetching.open()
-        (folder.path / _MANIFEST).write_bytes(document.encode(manifest.model_dump(mode="json")))
-        members = pipeline.in_parallel(
-            lambda member: fetching.member(member, folder),
-            sorted(manifest.members, key=lambda member: -member.stored.size),
-            workers=self._workers,
-        )
+        progress = Progress(f"fetch {plan.backup_id}", total=plan.plain_size)
+        order = list(plan.stores)
+        used: dict[str, int] = {}
+        fallbacks: list[str] = []
+        members: list[SpooledMember] = []
+        chain: list[Manifest] = []
+        for ref in plan.refs:
+            stores = {name: self._stores[name] for name in order}
+            fetching = Fetching(self._spool, ref, self._keyring, stores, progress, used, fallbacks)
+            manifest = fetching.open()
+            _require_link(manifest, chain, plan)
+            chain.append(manifest)
+            (folder.files / ref.backup_id).mkdir(mode=0o700)  # an empty backup has no member
+            members += pipeline.in_parallel(
+                partial(fetching.member, folder=folder),
+                sorted(manifest.members, key=lambda member: -member.stored.size),
+                workers=self._workers,
+            )
+            # What has stopped answering is asked last, so that it costs its timeouts once.
+            order.sort(key=fetching.lost.__contains__)
+        documents = [manifest.model_dump(mode="json") for manifest in chain]
+        (folder.path / _CHAIN).write_bytes(document.encode({"chain": documents}))
         record = StageRecord(
-            stage="fetch", started_at=started, dump=manifest.dump, members=tuple(members)
+            stage="fetch", started_at=started, dump=chain[-1].dump, members=tuple(members)
         )
         folder = self._spool.complete(folder, record)
         return FetchReport(
             place=folder.place,
-            bytes_by_store=dict(fetching.used),
-            fallbacks=fetching.told(),
-            size=manifest.plain_size,
+            bytes_by_store=dict(used),
+            fallbacks=told(fallbacks),
+            size=sum(manifest.plain_size for manifest in chain),
             seconds=time.monotonic() - begun,
         )
 
@@ -135,9 +176,8 @@ class Restores:
         self, plan: RestorePlan, fetched: FetchReport, target: RestoreTarget
     ) -> tuple[str, ...]:
         """Load the fetched members into the target, beside what it holds."""
-        folder = self._files(plan, fetched)
-        manifest = _proven_manifest(folder)
-        return tuple(self._engine(plan.engine).load(manifest, folder.files, target))
+        backup = self._fetched(plan, self._files(plan, fetched))
+        return tuple(self._engine(plan.engine).load(backup, target))
 
     def compare(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Compare what was loaded with the manifest's facts; return a note of what was compared.
@@ -145,9 +185,9 @@ class Restores:
         Raises:
             ComparisonError: Something differs; the target still has what it had.
         """
-        manifest = _proven_manifest(self._spool.latest(plan.restore_id, "fetch"))
+        backup = self._fetched(plan, self._spool.latest(plan.restore_id, "fetch"))
         engine = self._engine(plan.engine)
-        found = engine.compare(manifest, target)
+        found = engine.compare(backup, target)
         if found:
             shown = "; ".join(str(difference) for difference in found[:10])
             raise ComparisonError(
@@ -157,15 +197,14 @@ class Restores:
                 backup_id=plan.backup_id,
                 differences=len(found),
             )
-        return (f"The loaded copy is what was backed up: {engine.summary(manifest)}",)
+        return (f"The loaded copy is what was backed up: {engine.summary(backup.last)}",)
 
     def publish(
         self, plan: RestorePlan, fetched: FetchReport, target: RestoreTarget
     ) -> tuple[str, ...]:
         """Put the compared copy in its final place."""
-        folder = self._files(plan, fetched)
-        manifest = _proven_manifest(folder)
-        return tuple(self._engine(plan.engine).publish(manifest, folder.files, target))
+        backup = self._fetched(plan, self._files(plan, fetched))
+        return tuple(self._engine(plan.engine).publish(backup, target))
 
     def record(
         self,
@@ -210,8 +249,11 @@ class Restores:
         return record
 
     def clear(self, restore_id: str) -> None:
-        """Leave nothing of this restore in the spool."""
-        self._spool.clear(restore_id)
+        """Stop what an engine has started for this restore, and leave nothing in the spool."""
+        try:
+            sandbox.stop(self._spool.work(restore_id))
+        finally:
+            self._spool.clear(restore_id)
 
     def _order(self, prefer: str | None) -> dict[str, Store]:
         if prefer is None or prefer == "auto":
@@ -224,14 +266,40 @@ class Restores:
             )
         return {prefer: self._stores[prefer], **self._stores}
 
-    def _manifest(self, plan: RestorePlan) -> SealedManifest:
+    def _manifest(self, plan: RestorePlan, ref: BackupRef) -> SealedManifest:
         reasons = []
         for name in plan.stores:
             try:
-                return read_manifest(self._stores[name], plan.ref)
+                return read_manifest(self._stores[name], ref)
             except BackupError as error:
                 reasons.append(f"{name}: {error.problem}")
-        raise no_copy(f"the manifest of {plan.backup_id}", reasons)
+        raise no_copy(f"the manifest of {ref.backup_id}", reasons)
+
+    def _restorable(
+        self, plan: RestorePlan, chain: tuple[Manifest, ...], folders: tuple[Path, ...] = ()
+    ) -> Restorable:
+        return Restorable(
+            chain=chain,
+            work=self._spool.work(plan.restore_id),
+            folders=folders,
+            until=datetime.fromisoformat(plan.until) if plan.until else None,
+            only=plan.only,
+        )
+
+    def _fetched(self, plan: RestorePlan, folder: Folder) -> Restorable:
+        """Return the backup as `fetch` has authenticated it, whatever a store says by now."""
+        path = folder.path / _CHAIN
+        try:
+            documents = document.decode(path.read_bytes(), name=str(path))["chain"]
+            chain = tuple(Manifest.model_validate(one) for one in documents)
+        except (OSError, ValidationError, KeyError) as error:
+            raise SpoolError(
+                f"{path} cannot be read ({type(error).__name__})",
+                remedy="Run the restore from its fetch step on.",
+                path=str(path),
+            ) from None
+        folders = tuple(folder.files / manifest.backup_id for manifest in chain)
+        return self._restorable(plan, chain, folders)
 
     def _files(self, plan: RestorePlan, fetched: FetchReport) -> Folder:
         ticket = Ticket(
@@ -245,14 +313,24 @@ class Restores:
         return self._spool.open(ticket)
 
 
-def _proven_manifest(folder: Folder) -> Manifest:
-    """Return the manifest that `fetch` has authenticated, whatever a store says by now."""
-    path = folder.path / _MANIFEST
-    try:
-        return Manifest.model_validate(document.decode(path.read_bytes(), name=str(path)))
-    except (OSError, ValidationError) as error:
-        raise SpoolError(
-            f"{path} cannot be read ({type(error).__name__})",
-            remedy="Run the restore from its fetch step on.",
-            path=str(path),
-        ) from None
+def _require_link(manifest: Manifest, chain: Sequence[Manifest], plan: RestorePlan) -> None:
+    """Raise `ChainBrokenError` unless the authenticated `manifest` continues `chain`."""
+    expected = chain[-1].backup_id if chain else None
+    if manifest.parent != expected or manifest.engine != plan.engine:
+        raise ChainBrokenError(
+            f"{manifest.backup_id} continues {manifest.parent or 'nothing'} "
+            f"(engine {manifest.engine}), the plan says {expected or 'nothing'} ({plan.engine})",
+            remedy="The stores have changed since the plan was made: plan the restore again.",
+            backup_id=manifest.backup_id,
+        )
+
+
+def _require_within(until: datetime, chain: Sequence[Manifest]) -> None:
+    first, last = chain[0].dump.consistent_at, chain[-1].dump.consistent_at
+    if not first <= until <= last:
+        raise ConfigurationError(
+            f"{chain[-1].backup_id} can be restored to moments from {first.isoformat()} to "
+            f"{last.isoformat()}, not to {until.isoformat()}",
+            remedy="Choose a moment in between, or leave the backup to be found by the moment.",
+            value=until.isoformat(),
+        )

@@ -21,10 +21,10 @@ from neuroca_backup.settings.sections import (
     S3StoreSettings,
     ScheduleSettings,
     Settings,
-    SourceSettings,
     StorageSettings,
     StoreSettings,
 )
+from neuroca_backup.settings.sources import SourceSettings
 from neuroca_backup.settings.values import Cron, Duration, kms_region, parse_duration
 
 __all__ = [

@@ -6,16 +6,17 @@ The runbook's example loads unchanged; everything it does not mention has a defa
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component
+from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
+from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
     AbsolutePath,
     AlwaysTrue,
@@ -30,20 +31,7 @@ from neuroca_backup.settings.values import (
 )
 
 
-def _disagreement(
-    title: str, found: Sequence[tuple[tuple[str, ...], Any, PydanticCustomError]]
-) -> ValidationError:
-    """Return one error for several (place, value, error) found after the fields were read."""
-    details = [InitErrorDetails(type=error, loc=loc, input=value) for loc, value, error in found]
-    return ValidationError.from_exception_data(title, details)
-
-
-class _Strict(BaseModel):
-    # A value may be a secret in the wrong place, so pydantic's own messages do not show values.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class ScheduleSettings(_Strict):
+class ScheduleSettings(Strict):
     """When each component is backed up (cron, UTC). A component left out is not scheduled."""
 
     database: Cron | None = None
@@ -58,7 +46,7 @@ class ScheduleSettings(_Strict):
         return cron
 
 
-class S3StoreSettings(_Strict):
+class S3StoreSettings(Strict):
     """A bucket. `connection` is an Airflow AWS connection; without it the SDK's chain is used."""
 
     type: Literal["s3"]
@@ -68,7 +56,7 @@ class S3StoreSettings(_Strict):
     connection: ConnectionId | None = None
 
 
-class LocalStoreSettings(_Strict):
+class LocalStoreSettings(Strict):
     """A directory, e.g. a mounted NAS."""
 
     type: Literal["local"]
@@ -78,7 +66,7 @@ class LocalStoreSettings(_Strict):
 StoreSettings = Annotated[S3StoreSettings | LocalStoreSettings, Field(discriminator="type")]
 
 
-class StorageSettings(_Strict):
+class StorageSettings(Strict):
     """The stores; no two of them may be the same place."""
 
     primary: StoreSettings
@@ -102,7 +90,7 @@ class StorageSettings(_Strict):
                 )
                 found.append(((second, noun), str(getattr(b, noun)), error))
         if found:
-            raise _disagreement("storage", found)
+            raise disagreement("storage", found)
         return self
 
 
@@ -117,7 +105,7 @@ def _same_place(
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-class RetentionSettings(_Strict):
+class RetentionSettings(Strict):
     """How long verified backups of each component are kept; the defaults are the runbook's."""
 
     database: Duration = timedelta(days=30)
@@ -132,7 +120,7 @@ class RetentionSettings(_Strict):
         return period
 
 
-class EncryptionSettings(_Strict):
+class EncryptionSettings(Strict):
     """Who can unwrap the keys of a backup. Encryption cannot be turned off.
 
     Any one of the keys is enough to restore, so a lost region does not take the backups with it.
@@ -160,20 +148,11 @@ class EncryptionSettings(_Strict):
                 "remedy": f"Write {examples[needed]}.",
             }
             error = PydanticCustomError("absent", "{problem}; {remedy}", context)
-            raise _disagreement("encryption", [((needed,), None, error)])
+            raise disagreement("encryption", [((needed,), None, error)])
         return self
 
 
-class SourceSettings(_Strict):
-    """One thing to dump: its component, engine and connection; `options` are the engine's."""
-
-    component: Component
-    engine: str
-    connection: ConnectionId
-    options: dict[str, Any] = {}
-
-
-class RpoSettings(_Strict):
+class RpoSettings(Strict):
     """How much data may be lost at most; the defaults are the runbook's."""
 
     database: Duration = timedelta(hours=24)
@@ -188,7 +167,7 @@ class RpoSettings(_Strict):
         return objective
 
 
-class RtoSettings(_Strict):
+class RtoSettings(Strict):
     """How long a recovery may take at most; the defaults are the runbook's."""
 
     database: Duration = timedelta(hours=4)
@@ -196,14 +175,14 @@ class RtoSettings(_Strict):
     full_system: Duration = timedelta(hours=12)
 
 
-class ObjectiveSettings(_Strict):
+class ObjectiveSettings(Strict):
     """Recovery point and recovery time objectives."""
 
     rpo: RpoSettings = RpoSettings()
     rto: RtoSettings = RtoSettings()
 
 
-class PipelineSettings(_Strict):
+class PipelineSettings(Strict):
     """How the stages run: `staged` (six tasks over a spool) or `streamed` (one process, no disk).
 
     `spool` must be visible to every worker that runs a stage; `queue` pins the stages to one.
@@ -216,20 +195,20 @@ class PipelineSettings(_Strict):
     workers: int = Field(default=2, ge=1, le=64, strict=True)
 
 
-class CompressionSettings(_Strict):
+class CompressionSettings(Strict):
     """zstd. Level 3 is the knee of the curve; `threads` are per member."""
 
     level: int = Field(default=3, ge=1, le=19, strict=True)
     threads: int = Field(default=2, ge=0, le=64, strict=True)
 
 
-class CatalogSettings(_Strict):
+class CatalogSettings(Strict):
     """The connection of the PostgreSQL database that holds the catalog."""
 
     connection: ConnectionId | None = None
 
 
-class NotificationSettings(_Strict):
+class NotificationSettings(Strict):
     """Who is told when something fails: SMTP addresses and an SNS topic, by connection id."""
 
     email: tuple[str, ...] = ()
@@ -238,29 +217,24 @@ class NotificationSettings(_Strict):
     sns_connection: ConnectionId | None = None
 
 
-def _default_sources() -> dict[str, SourceSettings]:
-    return {
-        "postgres": SourceSettings(
-            component=Component.DATABASE, engine="postgresql", connection="neuroca_postgres"
-        )
-    }
-
-
-class Settings(_Strict):
+class Settings(Strict):
     """Everything under `backup:`."""
 
     schedule: ScheduleSettings
     storage: StorageSettings
     retention: RetentionSettings
     encryption: EncryptionSettings
-    sources: dict[SourceName, SourceSettings] = Field(
-        default_factory=_default_sources, min_length=1
-    )
+    sources: dict[SourceName, SourceSettings] = Field(default_factory=default_sources, min_length=1)
     objectives: ObjectiveSettings = ObjectiveSettings()
     pipeline: PipelineSettings = PipelineSettings()
     compression: CompressionSettings = CompressionSettings()
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
+
+    @field_validator("sources")
+    @classmethod
+    def _by_method(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        return by_method(sources)
 
     @model_validator(mode="after")
     def _keys_in_their_regions(self) -> Settings:
@@ -278,7 +252,7 @@ class Settings(_Strict):
                 )
                 found.append((("encryption", field), arn, error))
         if found:
-            raise _disagreement("Settings", found)
+            raise disagreement("Settings", found)
         return self
 
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:
