@@ -4,7 +4,8 @@
 
 starts a PostgreSQL of its own, and for each size (in MB of dump) fills a table with bytes that no
 compression makes smaller by more than half, streams it into a directory in a process of its own,
-and prints one JSON object a line: megabytes, seconds, peak_mb (the kernel's VmHWM).
+and prints one JSON object a line: megabytes, seconds, plain and stored bytes, peak_mb (the
+kernel's VmHWM).
 """
 
 # ruff: noqa: INP001, T201 - a script, which prints its result
@@ -13,24 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
+from stand import measured
 
 from neuroca_backup import sandbox
-from neuroca_backup.connections import FileConnections
-from neuroca_backup.keyring.local import LocalKeyFile
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.model.identity import set_id
-from neuroca_backup.runtime import Runtime
-from neuroca_backup.settings import Settings
-from neuroca_backup.stores.local import LocalStore
 
 ROW_BYTES = 4096  # two characters of the dump stand for each
 
@@ -51,53 +43,6 @@ def fill(endpoint: Endpoint, database: str, megabytes: int) -> Endpoint:
     return made
 
 
-def stream(endpoint: Endpoint, root: Path) -> dict[str, float]:
-    """Stream `endpoint`'s database into a directory below `root`; return what it took."""
-    for name in ("primary", "secondary"):
-        LocalStore(name, root / name).initialise()
-    LocalKeyFile.generate(root / "local.key")
-    settings = Settings.model_validate(
-        {
-            "schedule": {},
-            "storage": {
-                name: {"type": "local", "path": str(root / name)}
-                for name in ("primary", "secondary")
-            },
-            "retention": {},
-            "encryption": {"key_management": "local", "local_key_file": str(root / "local.key")},
-            "pipeline": {"mode": "streamed", "spool": str(root / "spool")},
-            "sources": {
-                "postgres": {
-                    "component": "database",
-                    "engine": "postgresql",
-                    "connection": "source",
-                    "options": {"databases": [endpoint.database], "checksums": False},
-                }
-            },
-        }
-    )
-    connection = {
-        "conn_type": "postgres",
-        "host": endpoint.host,
-        "port": endpoint.port,
-        "login": endpoint.user,
-        "password": endpoint.password,
-        "schema": endpoint.database,
-        "extra": dict(endpoint.extra),
-    }
-    environ = {"AIRFLOW_CONN_SOURCE": json.dumps(connection)}
-    runtime = Runtime.build(settings, FileConnections(environ=environ))
-    ref = runtime.ref(set_id(at=datetime.now(UTC), run=str(root)), "postgres")
-    begun = time.monotonic()
-    runtime.backups.stream(ref)
-    seconds = time.monotonic() - begun
-    (spoken,) = (
-        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
-    )
-    # ru_maxrss would begin with the peak of the process that started this one.
-    return {"seconds": round(seconds, 1), "peak_mb": round(int(spoken.split()[1]) / 1024, 1)}
-
-
 def _session(endpoint: Endpoint) -> psycopg.Connection[tuple[object, ...]]:
     return psycopg.connect(
         host=endpoint.host,
@@ -111,10 +56,6 @@ def _session(endpoint: Endpoint) -> psycopg.Connection[tuple[object, ...]]:
 
 def main() -> None:
     """Measure every size given."""
-    if sys.argv[1:] == ["--child"]:
-        task = json.load(sys.stdin)
-        print(json.dumps(stream(Endpoint(**task["endpoint"]), Path(task["root"]))))
-        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("megabytes", type=int, nargs="+", help="size of the dump in MB")
     sizes: list[int] = parser.parse_args().megabytes
@@ -126,20 +67,14 @@ def main() -> None:
                 filled = fill(server, f"memory_{number}", megabytes)
                 place = root / str(number)
                 place.mkdir(mode=0o700)
-                task = {
-                    "endpoint": {**asdict(filled), "extra": dict(filled.extra)},
-                    "root": str(place),
-                }
-                done = subprocess.run(
-                    [sys.executable, __file__, "--child"],
-                    input=json.dumps(task),
-                    capture_output=True,
-                    text=True,
-                    check=False,
+                found = measured(
+                    filled,
+                    place,
+                    engine="postgresql",
+                    mode="streamed",
+                    options={"databases": [filled.database], "checksums": False},
                 )
-                if done.returncode:
-                    sys.exit(done.stderr)
-                print(json.dumps({"megabytes": megabytes, **json.loads(done.stdout)}), flush=True)
+                print(json.dumps({"megabytes": megabytes, **found}), flush=True)
                 with _session(server) as opened:
                     opened.execute(f"DROP DATABASE memory_{number}")
 

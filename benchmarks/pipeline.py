@@ -13,29 +13,23 @@ own size, so they compare; the ratio is to the runbook.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psycopg
+from stand import back_up
 
 from neuroca_backup import sandbox
 from neuroca_backup.commands import minimal_env
-from neuroca_backup.connections import FileConnections
 from neuroca_backup.engines.postgresql import tools
-from neuroca_backup.keyring.local import LocalKeyFile
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.model.identity import set_id
-from neuroca_backup.runtime import Runtime
 from neuroca_backup.sandbox import seed_postgres
-from neuroca_backup.settings import Settings
-from neuroca_backup.stores.local import LocalStore
 
 DATABASE = "neuroca"
 
@@ -55,45 +49,8 @@ def runbook(endpoint: Endpoint, root: Path) -> int:
 
 def ours(endpoint: Endpoint, root: Path, *, mode: str, checksums: bool) -> int:
     """Make a backup in one store; return the bytes of its members there."""
-    for name in ("primary", "secondary"):
-        LocalStore(name, root / name).initialise()
-    LocalKeyFile.generate(root / "local.key")
-    settings = Settings.model_validate(
-        {
-            "schedule": {},
-            "storage": {
-                name: {"type": "local", "path": str(root / name)}
-                for name in ("primary", "secondary")
-            },
-            "retention": {},
-            "encryption": {"key_management": "local", "local_key_file": str(root / "local.key")},
-            "pipeline": {"mode": mode, "spool": str(root / "spool")},
-            "sources": {
-                "postgres": {
-                    "component": "database",
-                    "engine": "postgresql",
-                    "connection": "source",
-                    "options": {"databases": [DATABASE], "checksums": checksums},
-                }
-            },
-        }
-    )
-    connection = {
-        "conn_type": "postgres",
-        "host": endpoint.host,
-        "port": endpoint.port,
-        "login": endpoint.user,
-        "password": endpoint.password,
-        "schema": endpoint.database,
-        "extra": dict(endpoint.extra),
-    }
-    environ = {"AIRFLOW_CONN_SOURCE": json.dumps(connection)}
-    runtime = Runtime.build(settings, FileConnections(environ=environ))
-    backups = runtime.backups
-    ref = runtime.ref(set_id(at=datetime.now(UTC), run=str(root)), "postgres")
-    if mode == "streamed":
-        return backups.stream(ref).size
-    return backups.upload(backups.encrypt(backups.compress(backups.dump(ref)))).size
+    options = {"databases": [DATABASE], "checksums": checksums}
+    return back_up(endpoint, root, engine="postgresql", mode=mode, options=options).stored_size
 
 
 def main() -> None:
@@ -104,11 +61,9 @@ def main() -> None:
     given = parser.parse_args()
     ways: Mapping[str, Callable[[Endpoint, Path], int]] = {
         "runbook": runbook,
-        "staged": lambda one, root: ours(one, root, mode="staged", checksums=True),
-        "streamed": lambda one, root: ours(one, root, mode="streamed", checksums=True),
-        "streamed, no row checksums": lambda one, root: ours(
-            one, root, mode="streamed", checksums=False
-        ),
+        "staged": partial(ours, mode="staged", checksums=True),
+        "streamed": partial(ours, mode="streamed", checksums=True),
+        "streamed, no row checksums": partial(ours, mode="streamed", checksums=False),
     }
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
