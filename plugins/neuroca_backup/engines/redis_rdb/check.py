@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from neuroca_backup.engines.redis_rdb import rdb
-from neuroca_backup.engines.redis_rdb.dump import MEMBER, facts_of
+from neuroca_backup.engines.redis_rdb.dump import facts_of
 from neuroca_backup.engines.redis_rdb.reader import Reader
+from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import DamagedError, IncompatibleVersionError
 from neuroca_backup.model.manifest import Manifest
 
@@ -21,9 +22,7 @@ def check(manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
         DamagedError: It is missing or has another structure; names the member.
     """
     if MEMBER not in {member.name for member in manifest.members}:
-        raise DamagedError(
-            f"{manifest.backup_id} has no {MEMBER}", remedy=_REMEDY, key=MEMBER
-        )
+        raise DamagedError(f"{manifest.backup_id} has no {MEMBER}", remedy=_REMEDY, key=MEMBER)
     with open_member(MEMBER) as file:
         reader = Reader(file.read)
         try:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroca_backup.engines import Difference, Restorable
-from neuroca_backup.engines.redis_rdb import rdb, session, values
-from neuroca_backup.engines.redis_rdb.dump import MEMBER, content_of, facts_of
+from neuroca_backup.engines.redis_rdb import rdb, session, snapshot, values
+from neuroca_backup.engines.redis_rdb.dump import facts_of
 from neuroca_backup.engines.redis_rdb.parts import Parts
 from neuroca_backup.engines.redis_rdb.reader import MalformedError, Reader
+from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import AccessDeniedError, DamagedError
 from neuroca_backup.model.endpoint import Endpoint
 
@@ -111,7 +112,7 @@ def server_differences(
     there = Tally(parts, sample=_sample(backup))
     functions: list[str] | None
     try:
-        contents = content_of(endpoint, there.visit, seconds=_SNAPSHOT_SECONDS)
+        contents = snapshot.read(endpoint, seconds=_SNAPSHOT_SECONDS, visit=there.visit)
         functions = contents.functions
         if there.moment is None and contents.made_at is not None:
             there.moment = int(contents.made_at.timestamp() * 1000) + 1000

@@ -5,19 +5,17 @@ The same pass serves both pipelines: nothing but the sink ever holds the data.
 
 from __future__ import annotations
 
-import os
-import select
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from neuroca_backup import commands
 from neuroca_backup.engines import Sink
-from neuroca_backup.engines.redis_rdb import rdb, session, tools
-from neuroca_backup.engines.redis_rdb.reader import Reader
+from neuroca_backup.engines.redis_rdb import rdb, session, snapshot, tools
+from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import (
     DamagedError,
     EmptySourceError,
@@ -26,22 +24,12 @@ from neuroca_backup.errors import (
     ToolFailedError,
     ToolMissingError,
     TransientError,
-    UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump
-from neuroca_backup.streams import write_all
 
 if TYPE_CHECKING:
     from neuroca_backup.engines.redis_rdb import Options
-
-MEMBER = "dump.rdb"
-
-# A server that does not know a snapshot's size before it is made ends it with a random mark, which
-# `redis-cli --rdb -` passes on: https://github.com/redis/redis/blob/6.2/src/redis-cli.c (getRDB).
-_MARK_BYTES = 40
-_STALLED_SECONDS = 300
-_EXIT_SECONDS = 30
 
 
 def dump(endpoint: Endpoint, sink: Sink, options: Options) -> Dump:
@@ -153,106 +141,8 @@ def _explained(endpoint: Endpoint) -> Iterator[None]:
 def _transfer(
     endpoint: Endpoint, sink: Sink, server: session.State, notes: list[str], *, seconds: float
 ) -> rdb.Contents:
-    argv = [*tools.cli(endpoint), "--rdb", "-"]
-    with (
-        sink.member(MEMBER) as out,
-        _checking(server, notes) as check,
-        tools.translated(endpoint),
-        commands.started(
-            argv,
-            env=tools.environment(endpoint),
-            stdout=subprocess.PIPE,
-            secrets=[endpoint.password],
-        ) as process,
-    ):
-        snapshot = Snapshot(endpoint, process, seconds=seconds, copies=[out, *check])
-        try:
-            contents = rdb.walk(Reader(snapshot.read), name=MEMBER)
-            snapshot.finish(contents.size)
-        except DamagedError as error:
-            raise InterruptedToolError(
-                f"Redis at {endpoint.label} sent no whole RDB: {error.problem}",
-                remedy="It is tried again; if it keeps happening check the server with "
-                "redis-check-rdb and its log.",
-                server=endpoint.label,
-            ) from None
-        return contents
-
-
-class Snapshot:
-    """What `redis-cli --rdb -` writes: an RDB, copied while it is read, and perhaps a mark.
-
-    `seconds` is how long the server may take until the first byte: it may write the whole
-    snapshot to its own disk before, after another one that is being made.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        process: subprocess.Popen[bytes],
-        *,
-        seconds: float,
-        copies: list[BinaryIO],
-    ) -> None:
-        self._endpoint = endpoint
-        self._process = process
-        self._pipe = cast("IO[bytes]", process.stdout)
-        self._patience = seconds
-        self._copies = copies
-        self._held = b""
-        self._copied = 0
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, `b""` at the end; copy all but the last few, perhaps the mark.
-
-        Raises:
-            UnreachableError: Nothing came for too long.
-        """
-        ready, _, _ = select.select([self._pipe], [], [], self._patience)
-        if not ready:
-            raise UnreachableError(
-                f"Redis at {self._endpoint.label} sent nothing for {self._patience:,.0f} s while "
-                "it was dumped",
-                remedy="It is tried again. If the server needs longer to begin, raise "
-                "`start_seconds` in the source's options.",
-                server=self._endpoint.label,
-            )
-        data = os.read(self._pipe.fileno(), size)
-        if not data:
-            # How it ended is known before anybody judges what it has sent.
-            self._process.wait(_EXIT_SECONDS)
-            return b""
-        self._patience = _STALLED_SECONDS
-        self._held += data
-        self._copy(len(self._held) - _MARK_BYTES)
-        return data
-
-    def finish(self, size: int) -> None:
-        """Copy the rest of the RDB, which has `size` bytes.
-
-        Raises:
-            DamagedError: Something else than a mark follows it.
-        """
-        while self.read(_MARK_BYTES):
-            if self._copied > size:
-                break
-        rest = size - self._copied
-        mark = self._held[max(rest, 0) :]
-        if rest < 0 or (mark and not (len(mark) == _MARK_BYTES and mark.isalnum())):
-            raise DamagedError(
-                f"{MEMBER} does not end where its RDB ends, at {size:,} bytes",
-                remedy="A dump in the making is made again.",
-                key=MEMBER,
-            )
-        self._copy(rest)
-
-    def _copy(self, count: int) -> None:
-        if count <= 0:
-            return
-        data, self._held = self._held[:count], self._held[count:]
-        for copy in self._copies:
-            write_all(copy, data)
-        self._copied += count
+    with sink.member(MEMBER) as out, _checking(server, notes) as check:
+        return snapshot.read(endpoint, seconds=seconds, copies=[out, *check])
 
 
 @contextmanager
@@ -293,21 +183,3 @@ def _checking(server: session.State, notes: list[str]) -> Iterator[list[BinaryIO
                 remedy="The server's memory or its disk may be failing: check it, then dump again.",
                 key=MEMBER,
             ) from None
-
-
-def content_of(endpoint: Endpoint, visit: rdb.Visit, *, seconds: float) -> rdb.Contents:
-    """Walk through a snapshot that a server makes now, keeping nothing of it."""
-    with (
-        tools.translated(endpoint),
-        commands.started(
-            [*tools.cli(endpoint), "--rdb", "-"],
-            env=tools.environment(endpoint),
-            stdout=subprocess.PIPE,
-            secrets=[endpoint.password],
-        ) as process,
-    ):
-        snapshot = Snapshot(endpoint, process, seconds=seconds, copies=[])
-        contents = rdb.walk(Reader(snapshot.read), name=f"the snapshot of {endpoint.label}", visit=visit)
-        snapshot.finish(contents.size)
-        return contents
-

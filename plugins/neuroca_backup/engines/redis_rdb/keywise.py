@@ -54,7 +54,7 @@ def _all(endpoint: Endpoint, parts: Parts) -> list[Part]:
 def _restore(client: redis.Redis, source: redis.Redis, keys: list[bytes]) -> None:
     writing = client.pipeline(transaction=False)
     for key, expiry, payload in dumped(source, keys):
-        writing.execute_command("RESTORE", key, expiry, payload, "REPLACE", "ABSTTL")
+        session.call(writing, "RESTORE", key, expiry, payload, "REPLACE", "ABSTTL")
     writing.execute()
 
 
@@ -72,8 +72,8 @@ def _functions(endpoint: Endpoint, sidecar: Endpoint) -> None:
     if int(session.state(sidecar).version.split(".")[0]) < 7:
         return
     with session.connect(sidecar) as source, session.connect(endpoint) as client:
-        payload: Any = source.execute_command("FUNCTION", "DUMP")
-        client.execute_command("FUNCTION", "RESTORE", payload, "FLUSH")
+        payload: Any = session.call(source, "FUNCTION", "DUMP")
+        session.call(client, "FUNCTION", "RESTORE", payload, "FLUSH")
 
 
 def _require_same_time(endpoint: Endpoint, sidecar: Endpoint) -> None:
@@ -85,5 +85,3 @@ def _require_same_time(endpoint: Endpoint, sidecar: Endpoint) -> None:
             remedy="Synchronise both clocks: keys expire at a point in time.",
             server=endpoint.label,
         )
-
-

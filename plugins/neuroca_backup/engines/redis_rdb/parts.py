@@ -72,7 +72,9 @@ def _regex(pattern: bytes) -> bytes:
             found += b".*"
         elif one == b"?":
             found += b"."
-        elif one == b"[" and (match := re.compile(rb"(\^?)((?:\\.|[^\]])+)\]").match(pattern, position)):
+        elif one == b"[" and (
+            match := re.compile(rb"(\^?)((?:\\.|[^\]])+)\]").match(pattern, position)
+        ):
             found += b"[" + match[1] + _class(match[2]) + b"]"
             position = match.end()
         else:

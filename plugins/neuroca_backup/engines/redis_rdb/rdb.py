@@ -127,7 +127,9 @@ def _damaged(name: str, error: MalformedError) -> DamagedError:
     )
 
 
-def _walk(reader: Reader, contents: Contents, visit: Visit | None) -> None:
+def _walk(  # noqa: C901, PLR0912 - one loop: a call for each key would take half the time
+    reader: Reader, contents: Contents, visit: Visit | None
+) -> None:
     _header(reader, contents)
     number, database, expiry = 0, Database(), 0
     byte, skip_strings, names = reader.byte, reader.skip_strings, TYPES

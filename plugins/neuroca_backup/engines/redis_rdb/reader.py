@@ -119,7 +119,7 @@ class Reader:
             return self.number(">Q")
         return self.malformed(f"There is no length but byte {first:#04x}")
 
-    def string(self) -> bytes:
+    def string(self) -> bytes:  # noqa: PLR0911 - one for each form
         """Return a string, an integer as its digits."""
         first = self.byte()
         if first < 0x40:

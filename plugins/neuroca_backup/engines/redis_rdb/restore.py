@@ -96,7 +96,9 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
         endpoint = _sidecar(backup)
         found = [
             *comparing.size_differences(backup, endpoint),
-            *comparing.server_differences(backup, path, endpoint, parts((), backup.last.dump.facts)),
+            *comparing.server_differences(
+                backup, path, endpoint, parts((), backup.last.dump.facts)
+            ),
         ]
         if not found:
             _note(backup, _COMPARED)

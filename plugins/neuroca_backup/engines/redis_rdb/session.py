@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,6 +125,12 @@ def connect(endpoint: Endpoint, *, database: int = 0) -> Iterator[redis.Redis]:
             yield client
 
 
+def call(client: redis.Redis, *words: bytes | str | int) -> Any:
+    """Return the answer to a command that the client library has no method for."""
+    untyped: Any = client
+    return untyped.execute_command(*words)
+
+
 def state(endpoint: Endpoint) -> State:
     """Log in and return what the server says of itself.
 
@@ -214,4 +221,4 @@ def _by_tls(error: Exception) -> tuple[type[BackupError], str, str] | None:
 
 def _first_words(text: str) -> str:
     """Return the beginning of an error reply, cut where it may begin to quote arguments."""
-    return text.split(",")[0].split("'")[0].split("`")[0][:60].strip()
+    return re.split("[,'`]", text, maxsplit=1)[0][:60].strip()

@@ -17,7 +17,7 @@ from pathlib import Path
 from neuroca_backup import sandbox
 from neuroca_backup.engines import Restorable, RestoreTarget
 from neuroca_backup.engines.redis_rdb import session, tools
-from neuroca_backup.engines.redis_rdb.dump import MEMBER
+from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import (
     BackupError,
     ConfigurationError,

@@ -14,7 +14,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neuroca_backup.engines.redis_rdb import session
-from neuroca_backup.errors import PermanentError, TargetRefusedError, TransientError, UnreachableError
+from neuroca_backup.errors import (
+    PermanentError,
+    TargetRefusedError,
+    TransientError,
+    UnreachableError,
+)
 from neuroca_backup.model.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ def allowed(client: redis.Redis) -> bool:
         info: Any = client.info("replication")
         if info.get("role") == "master":
             # To a master this says nothing new.
-            client.execute_command("REPLICAOF", "NO", "ONE")
+            session.call(client, "REPLICAOF", "NO", "ONE")
     except redis.exceptions.ResponseError:
         # No permission, or no such command: a managed service.
         return False
@@ -65,12 +70,12 @@ def publish(endpoint: Endpoint, sidecar: Endpoint, *, address: str, size: int) -
         settings = _settings(client)
         mark = _mark(settings)
         # The sidecar's user takes several passwords; this one carries the target's settings.
-        source.execute_command("ACL", "SETUSER", "default", f">{mark}")
+        session.call(source, "ACL", "SETUSER", "default", f">{mark}")
         client.config_set("masteruser", "")
         client.config_set("masterauth", mark)
-        client.execute_command("REPLICAOF", address, str(sidecar.port))
+        session.call(client, "REPLICAOF", address, str(sidecar.port))
         _await_copy(endpoint, client, source, address=address, seconds=seconds)
-        client.execute_command("REPLICAOF", "NO", "ONE")
+        session.call(client, "REPLICAOF", "NO", "ONE")
         restore_settings(client)
     persist(endpoint, seconds=seconds)
 
@@ -78,7 +83,7 @@ def publish(endpoint: Endpoint, sidecar: Endpoint, *, address: str, size: int) -
 def abandon(client: redis.Redis) -> None:
     """Undo what an interrupted `publish` has left, so that the target can be written to."""
     if interrupted(client):
-        client.execute_command("REPLICAOF", "NO", "ONE")
+        session.call(client, "REPLICAOF", "NO", "ONE")
         restore_settings(client)
 
 
@@ -110,7 +115,9 @@ def persist(endpoint: Endpoint, *, seconds: float) -> None:
     with session.connect(endpoint) as client:
         info: Any = client.info("persistence")
         if info.get("aof_enabled"):
-            _await_idle(endpoint, client, ("aof_rewrite_in_progress", "aof_rewrite_scheduled"), seconds)
+            _await_idle(
+                endpoint, client, ("aof_rewrite_in_progress", "aof_rewrite_scheduled"), seconds
+            )
             info = client.info("persistence")
             if info.get("aof_last_bgrewrite_status") != "ok":
                 # The rewrite after the copy failed; one more try tells whether it still would.
@@ -119,13 +126,13 @@ def persist(endpoint: Endpoint, *, seconds: float) -> None:
                     endpoint, client, ("aof_rewrite_in_progress", "aof_rewrite_scheduled"), seconds
                 )
                 info = client.info("persistence")
-            sound = ("aof_last_bgrewrite_status", "aof_last_write_status")
+            sound = ["aof_last_bgrewrite_status", "aof_last_write_status"]
         elif setting(client, "save"):
             _await_idle(endpoint, client, ("rdb_bgsave_in_progress",), seconds)
             client.bgsave()
             _await_idle(endpoint, client, ("rdb_bgsave_in_progress",), seconds)
             info = client.info("persistence")
-            sound = ("rdb_last_bgsave_status",)
+            sound = ["rdb_last_bgsave_status"]
         else:
             return
     broken = [word for word in sound if info.get(word) != "ok"]

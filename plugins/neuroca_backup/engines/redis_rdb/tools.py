@@ -167,9 +167,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except ToolFailedError as error:
         words = error.facts["stderr"]
-        replies = [
-            (rf"\b{reply}\b", kind, remedy) for reply, (kind, remedy) in BY_REPLY.items()
-        ]
+        replies = [(rf"\b{reply}\b", kind, remedy) for reply, (kind, remedy) in BY_REPLY.items()]
         for pattern, kind, remedy in (*replies, *_REMEDIES):
             if re.search(pattern, words):
                 raise kind(

@@ -21,7 +21,7 @@ _DELETED, _SAME_FIELDS = 1, 2  # flags of a stream's entry
 _SPECIAL_SCORES = {253: "nan", 254: "inf", 255: "-inf"}
 
 
-def digest(reader: Reader, form: int, *, moment: int) -> str:
+def digest(reader: Reader, form: int, *, moment: int) -> str:  # noqa: PLR0911 - one a type
     """Read the value and return its digest, 32 hex digits; "" for a module's value.
 
     Fields of a hash that have expired by `moment` (milliseconds since 1970) are left out.
@@ -99,8 +99,8 @@ def _set(reader: Reader, form: int) -> Iterator[bytes]:
 def _zset(reader: Reader, form: int) -> Iterator[tuple[bytes, float]]:
     if form in {12, 17}:
         blob = reader.string()
-        for member, score in _tuples(ziplist(blob) if form == 12 else listpack(blob), 2):
-            yield member, float(score)
+        for member, text in _tuples(ziplist(blob) if form == 12 else listpack(blob), 2):
+            yield member, float(text)
         return
     for _ in range(reader.length()):
         member = reader.string()
@@ -271,5 +271,3 @@ def _piece(blob: bytes, position: int, size: int) -> bytes:
 
 def _integer(blob: bytes, position: int, size: int) -> bytes:
     return b"%d" % int.from_bytes(_piece(blob, position, size), "little", signed=True)
-
-
