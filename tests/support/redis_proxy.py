@@ -77,17 +77,23 @@ def _pass(client: socket.socket, faults: Faults) -> None:
 
         thread = threading.Thread(target=forward, daemon=True)
         thread.start()
-        sent = 0
-        with contextlib.suppress(OSError):
-            while data := server.recv(_CHUNK):
-                if syncing.is_set():
-                    data = faults.change(data)
-                    if faults.cut_after is not None:
-                        data = data[: max(0, faults.cut_after - sent)]
-                        if not data:
-                            break
-                    sent += len(data)
-                client.sendall(data)
+        _answer(client, server, faults, syncing)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+
+
+def _answer(
+    client: socket.socket, server: socket.socket, faults: Faults, syncing: threading.Event
+) -> None:
+    sent = 0
+    with contextlib.suppress(OSError):
+        while data := server.recv(_CHUNK):
+            if syncing.is_set():
+                data = faults.change(data)
+                if faults.cut_after is not None:
+                    data = data[: max(0, faults.cut_after - sent)]
+                    if not data:
+                        return
+                sent += len(data)
+            client.sendall(data)

@@ -31,8 +31,7 @@ REDIS_7 = base64.b64decode(
     "gQ=="
 )
 LIBRARY = (
-    b"#!lua name=nca\nredis.register_function('twice',"
-    b" function(keys, args) return 2 * args[1] end)"
+    b"#!lua name=nca\nredis.register_function('twice', function(keys, args) return 2 * args[1] end)"
 )
 
 
@@ -93,9 +92,9 @@ def test_values_of_redis_7_have_the_digests_of_what_a_client_sees() -> None:
     assert found[b"text"][1] == values._ordered([b"hello"])
     assert found[b"list"][1] == values._ordered([b"a", b"1", b"-70000"])
     assert found[b"numbers"][1] == values._unordered((n,) for n in (b"3", b"1", b"2"))
-    assert found[b"hash"][1] == digest(
-        16, text(listpack([b"other", b"12", b"name", b"value"]))
-    ), "a table and a listpack of the same fields"
+    assert found[b"hash"][1] == digest(16, text(listpack([b"other", b"12", b"name", b"value"]))), (
+        "a table and a listpack of the same fields"
+    )
     assert found[b"zset"][1] == digest(17, text(listpack([b"half", b"1.5", b"two", b"2"])))
 
 
@@ -138,9 +137,7 @@ def test_an_unknown_type_is_damage_unless_the_snapshot_is_newer_than_this_progra
 
 def test_fields_of_a_hash_that_expire_have_one_digest_in_all_forms() -> None:
     # 7.4 counts the times from the earliest, one up; a listpack holds them as they are.
-    table = (
-        struct.pack("<Q", 5000) + b"\x02" + b"\x01" + b"\x01a\x01b" + b"\x00" + b"\x01c\x01d"
-    )
+    table = struct.pack("<Q", 5000) + b"\x02" + b"\x01" + b"\x01a\x01b" + b"\x00" + b"\x01c\x01d"
     packed = struct.pack("<Q", 5000) + text(listpack([b"c", b"d", b"0", b"a", b"b", b"5000"]))
     assert digest(24, table) == digest(25, packed)
     assert digest(24, table, moment=5000) == digest(4, b"\x01" + b"\x01c\x01d")
@@ -155,7 +152,8 @@ def test_old_forms_of_hashes_and_scores_have_the_digests_of_new_ones() -> None:
     scores = b"\x03" + b"\x01a\x031.5" + b"\x01b\xfe" + b"\x01c\xff"
     assert digest(3, scores) == digest(
         5,
-        b"\x03" + b"".join(
+        b"\x03"
+        + b"".join(
             b"\x01" + name + struct.pack("<d", score)
             for name, score in ((b"c", float("-inf")), (b"a", 1.5), (b"b", float("inf")))
         ),
@@ -163,7 +161,9 @@ def test_old_forms_of_hashes_and_scores_have_the_digests_of_new_ones() -> None:
 
 
 def test_what_surrounds_keys_is_read_past() -> None:
-    module = b"\x07\x01m" + b"\x81" + bytes(8) + b"\x01\x05\x02\x07\x03abcd\x0412345678\x05\x02xy\x00"
+    module = (
+        b"\x07\x01m" + b"\x81" + bytes(8) + b"\x01\x05\x02\x07\x03abcd\x0412345678\x05\x02xy\x00"
+    )
     found = walked(
         rdb_of(
             b"\xf7\x81" + bytes(8) + b"\x02\x02\x05\x03aux\x00"  # a module's own data

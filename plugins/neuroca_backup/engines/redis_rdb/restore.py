@@ -39,6 +39,7 @@ def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
     chosen = _parts(backup)
     facts = backup.last.dump.facts
     _require_loadable(facts, tools.version("redis-server"), "redis-server of this machine")
+    sidecar.require_memory(facts["used_memory"])
     path = placing.wanted(target)
     if path is not None:
         if not chosen.whole:
@@ -239,7 +240,8 @@ def _require_room(
 def _require_compared(backup: Restorable, target: RestoreTarget) -> None:
     if (backup.work / _COMPARED).exists():
         return
-    found = compare(backup, target)
+    loaded = (backup.work / _LOADED).exists()
+    found = compare(backup, target) if loaded else []
     if found or not (backup.work / _COMPARED).exists():
         shown = "; ".join(map(str, found[:10])) or "nothing was loaded"
         raise ComparisonError(

@@ -35,9 +35,14 @@ KIND = "redis_sidecar"
 LOOPBACK = "127.0.0.1"
 HOST_WORD = "sidecar_host"
 
+_MEMORY = Path("/proc/meminfo")
 _READY_SECONDS = 60
 # A slow machine loads at least so many bytes of an RDB in a second; it is usually ten times that.
 _SLOW_BYTES = 5_000_000
+_DAMAGE = re.compile(
+    r"RDB ERROR DETECTED|RDB checksum|CRC error|Internal error in RDB|Short read|Unexpected EOF"
+    r"|Bad data format|Wrong signature|Fatal error loading"
+)
 _SETTINGS = """\
 bind {addresses}
 port {port}
@@ -137,22 +142,39 @@ def launch(backup: Restorable, target: RestoreTarget) -> Endpoint:
     try:
         return sandbox.launch(backup.work, server)
     except UnreachableError as error:
+        # The server's log may quote keys: it is read, and not passed on.
         words = str(error)
-        if re.search(r"RDB format version|module|aux (?:field|data)", words, re.IGNORECASE):
+        if re.search(r"format version|can't load", words):
             raise IncompatibleVersionError(
                 f"redis-server {tools.version('redis-server')} of this machine cannot load "
                 f"{MEMBER}: it is too new, or needs a module",
                 remedy="Install the source's version of Redis here, with its modules, or name "
                 "its folder in NEUROCA_REDIS_BIN.",
                 key=MEMBER,
-            ) from error
-        if re.search(r"checksum|Short read|EOF reading|RDB file|format", words, re.IGNORECASE):
+            ) from None
+        if _DAMAGE.search(words):
             raise DamagedError(
                 f"redis-server does not accept {MEMBER}",
                 remedy="Restore another copy, or another backup.",
                 key=MEMBER,
-            ) from error
+            ) from None
         raise
+
+
+def require_memory(needed: int) -> None:
+    """Raise `ConfigurationError` where this machine cannot hold `needed` bytes of data."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMORY.read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        found = None
+    # Where the system does not say, the server itself will when it has too little.
+    if found is not None and int(found[1]) * 1024 < needed:
+        raise ConfigurationError(
+            f"The backup takes {needed / 1e6:,.0f} MB of memory in the server that loads it first; "
+            f"this machine has {int(found[1]) / 1e3:,.0f} MB to spare",
+            remedy="Restore from a machine with more memory.",
+            needed=needed,
+        )
 
 
 def running(work: Path) -> Endpoint | None:
