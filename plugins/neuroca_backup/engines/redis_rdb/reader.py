@@ -16,6 +16,7 @@ CHUNK_BYTES = 1024 * 1024
 _INT8, _INT16, _INT32, _LZF = 0xC0, 0xC1, 0xC2, 0xC3
 _LENGTH_32, _LENGTH_64 = 0x80, 0x81
 _LONGEST_HEADER = 9  # bytes of a length
+_SIZES = {"b": 1, "h": 2, "i": 4, "I": 4, "Q": 8}
 _INTEGERS = {_INT8: "<b", _INT16: "<h", _INT32: "<i"}
 
 
@@ -103,7 +104,7 @@ class Reader:
 
     def number(self, form: str) -> int:
         """Return an integer of fixed size, `form` being that of the `struct` module."""
-        (found,) = struct.unpack(form, self.take(struct.calcsize(form)))
+        (found,) = struct.unpack(form, self.take(_SIZES[form[1]]))
         return int(found)
 
     def length(self) -> int:
@@ -158,6 +159,18 @@ class Reader:
                 position += 1 + first + behind
             elif first < 0x80 and position + 1 < end:
                 position += 2 + ((first & 0x3F) << 8 | buffer[position + 1]) + behind
+            elif first == _LZF and position + 5 <= end and buffer[position + 1] < 0x80:
+                # Two lengths: packed, which is skipped, and unpacked, whose form alone matters.
+                packed = buffer[position + 1]
+                position += 2
+                if packed >= 0x40:
+                    packed = (packed & 0x3F) << 8 | buffer[position]
+                    position += 1
+                form = buffer[position]
+                position += packed + behind + (1 if form < 0x40 else 2 if form < 0x80 else 5)
+                if form > _LENGTH_32:
+                    self._position = min(position, end)
+                    self.malformed("A compressed string has no length")
             else:
                 self._position = position
                 self._skip_long_string()
@@ -175,7 +188,7 @@ class Reader:
         if first < 0x80:
             self.skip((first & 0x3F) << 8 | self.byte())
         elif first in _INTEGERS:
-            self.skip(struct.calcsize(_INTEGERS[first]))
+            self.skip(_SIZES[_INTEGERS[first][1]])
         elif first == _LZF:
             packed = self.length()
             self.length()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, BinaryIO, cast
 
 from neuroca_backup import commands
 from neuroca_backup.engines.redis_rdb import rdb, tools
-from neuroca_backup.engines.redis_rdb.reader import Reader
+from neuroca_backup.engines.redis_rdb.reader import CHUNK_BYTES, Reader
 from neuroca_backup.errors import DamagedError, InterruptedToolError, UnreachableError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.streams import write_all
@@ -82,6 +84,10 @@ class _Snapshot:
         self._copies = copies
         self._held = b""
         self._copied = 0
+        # 64 KB a read would wake three processes for little; more than the system's limit of one
+        # megabyte is refused.
+        with suppress(PermissionError):
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, `b""` at the end; copy all but the last few, perhaps the mark.
