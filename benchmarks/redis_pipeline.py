@@ -61,9 +61,7 @@ def alone(endpoint: Endpoint, root: Path) -> int:
     """Let redis-cli fetch a snapshot and throw it away."""
     argv = [str(word) for word in (*tools.cli(endpoint), "--rdb", "-")]
     env = minimal_env(tools.environment(endpoint))
-    subprocess.run(
-        argv, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    subprocess.run(argv, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return len(list(root.iterdir()))
 
 

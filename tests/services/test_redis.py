@@ -20,7 +20,16 @@ import pytest
 
 from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
-from neuroca_backup.engines.redis_rdb import ENGINE, rdb, session, sidecar, takeover, tools, values
+from neuroca_backup.engines.redis_rdb import (
+    ENGINE,
+    placing,
+    rdb,
+    session,
+    sidecar,
+    takeover,
+    tools,
+    values,
+)
 from neuroca_backup.engines.redis_rdb.reader import Reader
 from neuroca_backup.errors import (
     AccessDeniedError,
@@ -205,11 +214,18 @@ def test_a_part_may_join_what_is_there_but_not_replace_it_unasked(
         ENGINE.preflight(dumped.restorable("1"), RestoreTarget(twin))
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "+@all -replicaof -slaveof -psync -sync -config -debug",
+        # What docs/reference/redis.md grants.
+        "+@read +@write +@connection +select +scan +time +info +restore",
+    ],
+)
 def test_a_managed_target_gets_its_keys_one_by_one(
-    source: Endpoint, twin: Endpoint, dumped: Dumped
+    source: Endpoint, twin: Endpoint, dumped: Dumped, rules: str
 ) -> None:
-    denied = ("-replicaof", "-slaveof", "-psync", "-sync", "-config", "-debug")
-    with user(twin, "managed", "+@all", *denied) as limited:
+    with user(twin, "managed", *rules.split()) as limited:
         notes = restore_all(ENGINE, dumped.restorable(), limited)
         assert any("one by one" in note for note in notes)
         assert same(content(twin), content(source))
@@ -623,18 +639,18 @@ def replace_work(backup: Restorable, name: str) -> Restorable:
 
 # Killed half way
 
-# Kills itself with SIGKILL at the n-th call of one function of the module `takeover`.
+# Kills itself with SIGKILL at the n-th call of one function of one module of the engine.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from neuroca_backup.engines import Restorable, RestoreTarget
-from neuroca_backup.engines.redis_rdb import ENGINE, session, takeover
+from neuroca_backup.engines.redis_rdb import ENGINE, keywise, takeover
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Manifest
 
-manifest, files, work, port, place, count = sys.argv[1:]
+manifest, files, work, port, mode, place, count = sys.argv[1:]
 left = [int(count)]
-owner = session if place == "call" else takeover
+owner = takeover if mode == "replica" else keywise
 real = getattr(owner, place)
 
 def dying(*given, **named):
@@ -648,23 +664,27 @@ backup = Restorable(
     folders=(Path(files),),
     work=Path(work),
 )
-endpoint = Endpoint("redis", "127.0.0.1", int(port), password=os.environ["TARGET_PASSWORD"])
+password = os.environ["TARGET_PASSWORD"]
+extra = {"restore_mode": mode}
+endpoint = Endpoint("redis", "127.0.0.1", int(port), password=password, extra=extra)
 setattr(owner, place, dying)
 ENGINE.publish(backup, RestoreTarget(endpoint, replace=True))
 """
-# Reached in this order; `call` counts the commands ACL SETUSER and REPLICAOF of all modules.
+# Reached in this order.
 _STEPS = [
-    ("_mark", 1),
-    ("_await_copy", 1),
-    ("restore_settings", 1),
-    ("persist", 1),
+    ("replica", "_mark", 1),
+    ("replica", "_await_copy", 1),
+    ("replica", "restore_settings", 1),
+    ("replica", "persist", 1),
+    ("keys", "_restore", 2),
+    ("keys", "_remove_stale", 2),
 ]
 
 
-def killed_at(dumped: Dumped, backup: Restorable, twin: Endpoint, place: str, count: int) -> None:
+def killed_at(dumped: Dumped, backup: Restorable, twin: Endpoint, *step: str | int) -> None:
     path = dumped.files.parent / "manifest.json"
     path.write_text(dumped.manifest.model_dump_json())
-    words = [path, dumped.files, backup.work, twin.port, place, count]
+    words = [path, dumped.files, backup.work, twin.port, *step]
     ended = subprocess.run(
         [sys.executable, "-c", _KILLED, *map(str, words)],
         env={
@@ -678,16 +698,19 @@ def killed_at(dumped: Dumped, backup: Restorable, twin: Endpoint, place: str, co
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
-@pytest.mark.parametrize(("place", "count"), _STEPS)
+@pytest.mark.parametrize("step", _STEPS, ids=str)
 @pytest.mark.parametrize("again", ["the same run", "another run"])
 def test_a_publish_that_was_killed_is_finished_by_the_next_one(
-    source: Endpoint, twin: Endpoint, dumped: Dumped, place: str, count: int, again: str
+    source: Endpoint, twin: Endpoint, dumped: Dumped, step: tuple[str | int, ...], again: str
 ) -> None:
     with configured(twin, masterauth=_OWN_AUTH):
-        backup, target = dumped.restorable(), RestoreTarget(twin, replace=True)
+        place = replace(twin, extra={"restore_mode": step[0]})
+        backup, target = dumped.restorable(), RestoreTarget(place, replace=True)
+        with client_of(twin) as client:
+            client.set("stale", "of before")
         ENGINE.load(backup, target)
         assert not ENGINE.compare(backup, target)
-        killed_at(dumped, backup, twin, place, count)
+        killed_at(dumped, backup, twin, *step)
         if again == "another run":
             # The first run's folder is gone, with the server that the target copied from.
             sandbox.stop(backup.work)
@@ -708,7 +731,7 @@ def test_a_target_that_an_earlier_run_has_left_as_a_replica_is_not_somebody_else
     backup = dumped.restorable()
     ENGINE.load(backup, RestoreTarget(twin))
     ENGINE.compare(backup, RestoreTarget(twin))
-    killed_at(dumped, backup, twin, "restore_settings", 1)
+    killed_at(dumped, backup, twin, "replica", "restore_settings", 1)
     sandbox.stop(backup.work)
     fresh = dumped.restorable(work="another")
     assert any("cut off" in note for note in ENGINE.preflight(fresh, RestoreTarget(twin)))
@@ -753,6 +776,45 @@ def test_a_stopped_server_finds_the_restored_file_and_the_old_one_is_kept(
     place.write_bytes(place.read_bytes()[:-200])
     with pytest.raises(DamagedError):
         ENGINE.compare(dumped.restorable(), RestoreTarget(stopped))
+
+
+@pytest.mark.parametrize("step", ["_kept", "_sync"])
+def test_a_file_is_put_in_place_once_however_often_it_was_interrupted(
+    stopped: Endpoint, dumped: Dumped, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def dying(*_: object) -> None:
+        raise KilledError
+
+    backup, target = dumped.restorable(), RestoreTarget(stopped, replace=True)
+    ENGINE.load(backup, target)
+    ENGINE.compare(backup, target)
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, step, dying)
+        with pytest.raises(KilledError):
+            ENGINE.publish(backup, target)
+    ENGINE.publish(backup, target)
+    place = Path(stopped.extra["rdb_path"])
+    assert not ENGINE.compare(backup, target)
+    kept = [path for path in place.parent.iterdir() if path != place]
+    assert [path.read_bytes() for path in kept] == [b"the old one"]
+
+
+@pytest.mark.parametrize("settings", [{"appendonly": "yes"}, {"save": "3600 1"}])
+def test_a_target_that_cannot_write_its_own_disk_is_no_success(
+    twin: Endpoint, settings: dict[str, str]
+) -> None:
+    with configured(twin, **settings), client_of(twin) as client:
+        wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        with configured(twin, dir="/proc"):
+            if "appendonly" in settings:
+                client.bgrewriteaof()
+            with pytest.raises(PermanentError, match="could not write"):
+                takeover.persist(twin, seconds=10)
+        client.bgrewriteaof()
+        client.save()
 
 
 @pytest.mark.parametrize("name", ["appendonly.aof", "appendonlydir"])

@@ -45,7 +45,10 @@ GRANT = (
 BY_REPLY: Mapping[str, tuple[type[BackupError], str]] = {
     "NOAUTH": (AccessDeniedError, "Check the connection's login and password."),
     "WRONGPASS": (AccessDeniedError, "Check the connection's login and password."),
-    "NOPERM": (AccessDeniedError, f"Grant the user what it lacks: {GRANT}"),
+    "NOPERM": (
+        AccessDeniedError,
+        f"Grant the user what it lacks (docs/reference/redis.md). To dump: {GRANT}",
+    ),
     "DENIED": (AccessDeniedError, "Set a password on the server, and in the connection."),
     "LOADING": (TransientError, "It is tried again; the server is still loading its data."),
     "MASTERDOWN": (TransientError, "It is tried again; the replica has lost its master."),

@@ -84,6 +84,8 @@ class _Snapshot:
         self._copies = copies
         self._held = b""
         self._copied = 0
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
         # 64 KB a read would wake three processes for little; more than the system's limit of one
         # megabyte is refused.
         with suppress(PermissionError):
@@ -95,8 +97,7 @@ class _Snapshot:
         Raises:
             UnreachableError: Nothing came for too long.
         """
-        ready, _, _ = select.select([self._pipe], [], [], self._patience)
-        if not ready:
+        if not self._poll.poll(self._patience * 1000):
             raise UnreachableError(
                 f"Redis at {self._endpoint.label} sent nothing for {self._patience:,.0f} s while "
                 "it was dumped",
