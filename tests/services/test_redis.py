@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -13,12 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from neuroca_backup import sandbox
+from neuroca_backup.catalog.memory import MemoryCatalog
+from neuroca_backup.connections import FileConnections
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.engines.redis_rdb import (
     ENGINE,
@@ -45,10 +49,14 @@ from neuroca_backup.errors import (
     UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.identity import set_id
+from neuroca_backup.runtime import Runtime
 from neuroca_backup.sandbox import seed_redis
+from neuroca_backup.settings import Settings
 from support.dumping import Dumped, dump_to, restore_all
 from support.redis_keys import add_keys, client_of, content, count_keys, every_encoding, flush
 from support.redis_proxy import proxy
+from support.wiring import BOTH, connection, local_places
 
 if TYPE_CHECKING:
     from neuroca_backup.engines import Restorable
@@ -319,6 +327,32 @@ def test_a_dump_ends_where_its_rdb_ends_though_the_server_adds_a_mark(
 
 def _words(endpoint: Endpoint) -> list[str]:
     return ["-h", endpoint.host, "-p", str(endpoint.port)]
+
+
+@pytest.mark.parametrize("mode", BOTH)
+def test_a_backup_through_the_whole_pipeline_is_verified_down_to_its_structure(
+    source: Endpoint, tmp_path: Path, mode: str
+) -> None:
+    places = local_places(tmp_path)
+    settings: dict[str, Any] = {
+        "schedule": {},
+        "storage": places.storage,
+        "retention": {},
+        "encryption": places.encryption,
+        "pipeline": {"spool": str(tmp_path / "spool"), "mode": mode},
+        "sources": {
+            "redis": {"component": "database", "engine": "redis_rdb", "connection": "source"}
+        },
+    }
+    runtime = Runtime.build(
+        Settings.model_validate(settings),
+        FileConnections(environ={"AIRFLOW_CONN_SOURCE": connection(source, "redis")}),
+    )
+    runtime.__dict__["catalog"] = MemoryCatalog()
+    ref = runtime.ref(set_id(at=datetime.now(UTC), run=mode), "redis")
+    runtime.backups.run(ref, mode=mode)
+    report = runtime.verifier.verify(ref)
+    assert "PARSED" in str(report)
 
 
 def test_a_dump_is_the_moment_that_it_names(source: Endpoint, dumped: Dumped) -> None:
@@ -800,6 +834,21 @@ def test_a_file_is_put_in_place_once_however_often_it_was_interrupted(
     assert not ENGINE.compare(backup, target)
     kept = [path for path in place.parent.iterdir() if path != place]
     assert [path.read_bytes() for path in kept] == [b"the old one"]
+
+
+def test_a_full_disk_leaves_the_old_file_as_it_was(
+    stopped: Endpoint, dumped: Dumped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    backup, target = dumped.restorable(), RestoreTarget(stopped, replace=True)
+    ENGINE.load(backup, target)
+    monkeypatch.setattr(placing, "copy", full)
+    with pytest.raises(PermanentError, match="No space left"):
+        ENGINE.publish(backup, target)
+    place = Path(stopped.extra["rdb_path"])
+    assert [path.read_bytes() for path in place.parent.iterdir()] == [b"the old one"]
 
 
 @pytest.mark.parametrize("settings", [{"appendonly": "yes"}, {"save": "3600 1"}])

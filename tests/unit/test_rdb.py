@@ -135,6 +135,11 @@ def test_an_unknown_type_is_damage_unless_the_snapshot_is_newer_than_this_progra
         walked(rdb_of(b"\x1c\x01k\x00", version=version))
 
 
+def test_a_format_of_another_server_is_told_apart_from_damage() -> None:
+    with pytest.raises(IncompatibleVersionError, match="Valkey"):
+        walked(b"VALKEY080" + rdb_of(b"")[9:])
+
+
 def test_fields_of_a_hash_that_expire_have_one_digest_in_all_forms() -> None:
     # 7.4 counts the times from the earliest, one up; a listpack holds them as they are.
     table = struct.pack("<Q", 5000) + b"\x02" + b"\x01" + b"\x01a\x01b" + b"\x00" + b"\x01c\x01d"

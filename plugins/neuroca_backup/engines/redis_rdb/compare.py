@@ -100,6 +100,8 @@ class Tally:
 
 def file_differences(backup: Restorable, path: Path, found: Path, parts: Parts) -> list[Difference]:
     """Compare two files, nothing of which has expired for good."""
+    if not found.is_file():
+        return [Difference(found.name, "a file", "nothing there")]
     there = Tally(parts, sample=_sample(backup), moment=0)
     contents = _walk(found, there)
     return _compared(backup, path, there, contents.functions)

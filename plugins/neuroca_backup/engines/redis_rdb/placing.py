@@ -12,7 +12,12 @@ from pathlib import Path
 
 from neuroca_backup.engines import Restorable, RestoreTarget
 from neuroca_backup.engines.redis_rdb import session
-from neuroca_backup.errors import ConfigurationError, TargetRefusedError, UnreachableError
+from neuroca_backup.errors import (
+    ConfigurationError,
+    PermanentError,
+    TargetRefusedError,
+    UnreachableError,
+)
 from neuroca_backup.streams import copy
 
 PATH_WORD = "rdb_path"
@@ -77,31 +82,46 @@ def require_place(path: Path, target: RestoreTarget) -> None:
 def publish(backup: Restorable, source: Path, path: Path) -> list[str]:
     """Put a copy of `source` at `path` in one step, keeping what was there beside it.
 
-    Owner and mode are those of the file that was there, or of the folder's owner.
+    Owner and mode are those of the file that was there, or the owner of its folder.
+
+    Raises:
+        PermanentError: The disk is full, or may not be written to; what was there is unchanged.
     """
     if path.exists() and _same(source, path):
         return []
-    # A later try goes on with the file that an earlier one has left.
     fresh = path.with_name(f".{path.name}.restoring_{_mark(backup)}")
+    notes = []
+    try:
+        _copy(source, fresh, like=path if path.exists() else path.parent)
+        if path.exists():
+            kept = _kept(backup, path)
+            os.link(path, kept)
+            notes.append(f"What was in {path} is kept as {kept.name}; remove it when not needed")
+        fresh.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise PermanentError(
+            f"{path} cannot be put in place: {error.strerror}",
+            remedy="Make room there, or run this as a user that may write there.",
+            path=str(path),
+        ) from error
+    return notes
+
+
+def _copy(source: Path, fresh: Path, *, like: Path) -> None:
+    # A try that was killed may have left half a copy.
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
     with os.fdopen(descriptor, "wb") as out, source.open("rb") as data:
         copy(data, out)
-        like = (path if path.exists() else path.parent).stat()
+        model = like.stat()
         if os.geteuid() == 0:
-            os.fchown(out.fileno(), like.st_uid, like.st_gid)
-        if path.exists():
-            os.fchmod(out.fileno(), stat.S_IMODE(like.st_mode))
+            os.fchown(out.fileno(), model.st_uid, model.st_gid)
+        if not like.is_dir():
+            os.fchmod(out.fileno(), stat.S_IMODE(model.st_mode))
         out.flush()
         os.fsync(out.fileno())
-    notes = []
-    if path.exists():
-        kept = _kept(backup, path)
-        os.link(path, kept)
-        notes.append(f"What was in {path} is kept as {kept.name}; remove it when not needed")
-    fresh.replace(path)
-    _sync(path.parent)
-    return notes
 
 
 def _kept(backup: Restorable, path: Path) -> Path:

@@ -172,6 +172,9 @@ def _walk(  # noqa: C901, PLR0912 - one loop: a call for each key would take hal
 
 def _header(reader: Reader, contents: Contents) -> None:
     magic = reader.take(9)
+    if magic.startswith(b"VALKEY") and magic[6:].isdigit():
+        contents.version = int(magic[6:])
+        raise UnknownFormError("a format of Valkey's own")
     if not (magic.startswith(b"REDIS") and magic[5:].isdigit()):
         # The bytes may be anybody's data; they are not shown.
         reader.malformed("It does not begin with REDIS and a version")

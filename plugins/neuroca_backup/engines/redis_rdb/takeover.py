@@ -71,7 +71,8 @@ def publish(endpoint: Endpoint, sidecar: Endpoint, *, address: str, size: int) -
         mark = _mark(settings)
         # The sidecar's user takes several passwords; this one carries the target's settings.
         session.call(source, "ACL", "SETUSER", "default", f">{mark}")
-        client.config_set("masteruser", "")
+        if "masteruser" in settings:
+            client.config_set("masteruser", "")
         client.config_set("masterauth", mark)
         session.call(client, "REPLICAOF", address, str(sidecar.port))
         _await_copy(endpoint, client, source, address=address, seconds=seconds)
