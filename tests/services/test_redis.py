@@ -26,6 +26,7 @@ from neuroca_backup.connections import FileConnections
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.engines.redis_rdb import (
     ENGINE,
+    keywise,
     placing,
     rdb,
     session,
@@ -732,8 +733,14 @@ def killed_at(dumped: Dumped, backup: Restorable, twin: Endpoint, *step: str | i
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
-@pytest.mark.parametrize("step", _STEPS, ids=str)
-@pytest.mark.parametrize("again", ["the same run", "another run"])
+@pytest.mark.parametrize(
+    ("step", "again"),
+    [
+        *((step, "the same run") for step in _STEPS),
+        *((step, "another run") for step in (_STEPS[1], _STEPS[2], _STEPS[4])),
+    ],
+    ids=str,
+)
 def test_a_publish_that_was_killed_is_finished_by_the_next_one(
     source: Endpoint, twin: Endpoint, dumped: Dumped, step: tuple[str | int, ...], again: str
 ) -> None:
@@ -899,3 +906,23 @@ def test_the_engine_is_known_without_its_client_library() -> None:
         capture_output=True,
     )
     assert found.stdout.strip() == b"False"
+
+
+def test_of_two_servers_the_error_names_the_one_that_ended(
+    source: Endpoint, twin: Endpoint, dumped: Dumped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = dumped.restorable()
+    place = RestoreTarget(replace(twin, extra={"restore_mode": "keys"}))
+    ENGINE.load(backup, place)
+    ENGINE.compare(backup, place)
+    loaded = sidecar.running(backup.work)
+    assert loaded is not None
+    real = keywise._restore
+
+    def ended(*given: Any) -> None:
+        sandbox.stop(backup.work)
+        real(*given)
+
+    monkeypatch.setattr(keywise, "_restore", ended)
+    with pytest.raises(UnreachableError, match=loaded.label):
+        ENGINE.publish(backup, place)

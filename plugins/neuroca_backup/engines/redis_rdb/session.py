@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.retry import Retry
 
 from neuroca_backup.errors import (
@@ -100,32 +101,60 @@ class State:
         }
 
 
+class _Client(redis.Redis):
+    """A client whose every command is translated: with two of them open, each tells its own."""
+
+    endpoint: Endpoint
+
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        with translated(self.endpoint):
+            untyped: Any = super()
+            return untyped.execute_command(*words, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002 - the library's own
+        made = _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        made.endpoint = self.endpoint
+        return made
+
+
+class _Pipeline(Pipeline):
+    """As `_Client`, for commands that are sent together."""
+
+    endpoint: Endpoint
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - the library's own
+        with translated(self.endpoint):
+            untyped: Any = super()
+            answers: list[Any] = untyped.execute(raise_on_error)
+            return answers
+
+
 @contextmanager
 def connect(endpoint: Endpoint, *, database: int = 0) -> Iterator[redis.Redis]:
     """Open a session for the length of the block; its errors are translated as by `translated`.
 
-    Bytes stay bytes. Nothing is sent a second time by itself.
+    Bytes stay bytes. Nothing is sent a second time by itself. The first command logs in.
     """
     secure: dict[str, Any] = {}
     if endpoint.extra.get("ssl"):
         given = {word: endpoint.extra[word] for word in TLS_WORDS if word in endpoint.extra}
         secure = {"ssl": True, **given}
-    with translated(endpoint):
-        client = redis.Redis(
-            host=endpoint.host or "localhost",
-            port=endpoint.port or DEFAULT_PORT,
-            username=endpoint.user or None,
-            password=endpoint.password or None,
-            db=database,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_timeout=_SILENT_SECONDS,
-            socket_keepalive=True,
-            **secure,
-        )
-        with client:
-            yield client
+    client = _Client(
+        host=endpoint.host or "localhost",
+        port=endpoint.port or DEFAULT_PORT,
+        username=endpoint.user or None,
+        password=endpoint.password or None,
+        db=database,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_SILENT_SECONDS,
+        socket_keepalive=True,
+        **secure,
+    )
+    client.endpoint = endpoint
+    with client:
+        yield client
 
 
 def call(client: redis.Redis, *words: bytes | str | int) -> Any:

@@ -40,8 +40,6 @@ def interrupted(client: redis.Redis) -> bool:
 
 def allowed(client: redis.Redis) -> bool:
     """Return whether the target lets us make it a replica; asks in a way that changes nothing."""
-    import redis  # noqa: PLC0415 - heavy, and only restores need it
-
     try:
         if "masterauth" not in _words(client):
             return False
@@ -49,7 +47,7 @@ def allowed(client: redis.Redis) -> bool:
         if info.get("role") == "master":
             # To a master this says nothing new.
             session.call(client, "REPLICAOF", "NO", "ONE")
-    except redis.exceptions.ResponseError:
+    except PermanentError:
         # No permission, or no such command: a managed service.
         return False
     return True
@@ -90,11 +88,9 @@ def abandon(client: redis.Redis) -> None:
 
 def setting(client: redis.Redis, word: str) -> str:
     """Return one of the server's settings, "" where it shows none to us."""
-    import redis  # noqa: PLC0415 - heavy, and only restores need it
-
     try:
         answer: Any = client.config_get(word)
-    except redis.exceptions.ResponseError:
+    except PermanentError:
         return ""
     return next((_text(value or b"") for value in answer.values()), "")
 
