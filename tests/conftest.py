@@ -68,6 +68,12 @@ def redis_server(start_server: Start) -> Endpoint:
 
 
 @pytest.fixture(scope="session")
+def redis_twin(start_server: Start) -> Endpoint:
+    """A second Redis server, to restore to."""
+    return start_server("redis_twin")
+
+
+@pytest.fixture(scope="session")
 def milvus(start_server: Start) -> Endpoint:
     """A Milvus server."""
     return start_server("milvus")

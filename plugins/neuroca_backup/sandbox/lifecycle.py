@@ -32,6 +32,7 @@ ALL = (
     "postgres_twin",
     "mongodb",
     "redis",
+    "redis_twin",
     "milvus",
     "s3_us_west_2",
     "s3_eu_central_1",
@@ -283,10 +284,10 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
         from neuroca_backup.sandbox.mongod import MongoServer
 
         return MongoServer()
-    if kind == "redis":
+    if kind in {"redis", "redis_twin"}:
         from neuroca_backup.sandbox.redis_server import RedisServer
 
-        return RedisServer()
+        return RedisServer(kind=kind)
     if kind == "milvus":
         from neuroca_backup.sandbox.milvus_server import MilvusServer
 
