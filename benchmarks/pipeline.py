@@ -25,10 +25,10 @@ from pathlib import Path
 
 import psycopg
 
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup import sandbox
 from neuroca_backup.commands import minimal_env
 from neuroca_backup.connections import FileConnections
-from neuroca_backup.engines.postgresql import tools
 from neuroca_backup.keyring.local import LocalKeyFile
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import set_id
