@@ -111,12 +111,17 @@ _BY_STATE: Mapping[str, tuple[type[BackupError], str]] = {
 
 @contextmanager
 def connect(
-    endpoint: Endpoint, *, database: str | None = None, autocommit: bool = False
+    endpoint: Endpoint,
+    *,
+    database: str | None = None,
+    autocommit: bool = False,
+    replication: bool = False,
 ) -> Iterator[psycopg.Connection[TupleRow]]:
     """Open a session for the length of the block; its errors are translated as by `translated`.
 
     The session speaks UTF-8 and UTC. Without `autocommit` the block is one transaction: committed
-    when it ends, rolled back when it raises. `database` overrides the endpoint's own.
+    when it ends, rolled back when it raises. `database` overrides the endpoint's own. With
+    `replication` it is a session of the replication protocol, which takes commands, no SQL.
 
     Raises:
         ConfigurationError: The endpoint's extra has a word that libpq does not know, or that is
@@ -126,9 +131,10 @@ def connect(
     with (
         translated(endpoint),
         psycopg.connect(
-            autocommit=autocommit,
+            autocommit=autocommit or replication,
             prepare_threshold=None,  # prepared statements do not survive a connection pooler
             **_parameters(endpoint, database),
+            **({"replication": "true"} if replication else {}),
         ) as connection,
     ):
         yield connection
