@@ -133,8 +133,7 @@ def connect(
         psycopg.connect(
             autocommit=autocommit or replication,
             prepare_threshold=None,  # prepared statements do not survive a connection pooler
-            **_parameters(endpoint, database),
-            **({"replication": "true"} if replication else {}),
+            **_parameters(endpoint, database, replication=replication),
         ) as connection,
     ):
         yield connection
@@ -153,7 +152,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         raise _translation(error, endpoint) from None
 
 
-def _parameters(endpoint: Endpoint, database: str | None) -> dict[str, Any]:
+def _parameters(endpoint: Endpoint, database: str | None, *, replication: bool) -> dict[str, Any]:
     unknown = sorted(set(endpoint.extra) - ALLOWED_EXTRA)
     if unknown:
         raise ConfigurationError(
@@ -170,6 +169,8 @@ def _parameters(endpoint: Endpoint, database: str | None) -> dict[str, Any]:
         "dbname": database or endpoint.database or DEFAULT_DATABASE,
     }
     given = {name: value for name, value in address.items() if value}
+    if replication:
+        given["replication"] = "true"
     extra = {name: _word(value) for name, value in endpoint.extra.items()}
     return {**_DEFAULTS, **extra, **given}
 

@@ -272,7 +272,7 @@ def _endpoint(root: Path, entries: dict[str, Entry], kind: str) -> Endpoint:
     return endpoint
 
 
-def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
+def _server(kind: str, superuser: str, twin_superuser: str) -> Server:  # noqa: PLR0911 - a table
     """Return the server of `kind`; its module is imported here, so that only what runs is paid."""
     # ruff: noqa: PLC0415 - see above
     _check_kind(kind)

@@ -160,7 +160,7 @@ def installed_programs() -> Path:
 
 
 def reachable(programs: Path, launch: Launch) -> Path:
-    """Return the folder of PostgreSQL's programs, or of a copy that the server's account can run."""
+    """Return the folder of PostgreSQL's programs, or of a copy that the server's account runs."""
     account = launch.account
     if account is None or account.can("-x", programs / "postgres"):
         return programs

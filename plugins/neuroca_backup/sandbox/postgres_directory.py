@@ -1,4 +1,4 @@
-"""PostgreSQL on a data directory that came from elsewhere, which it must not change by its settings.
+"""PostgreSQL on a data directory that came from elsewhere.
 
 Nothing of the directory's own configuration is used: it may name files, libraries, archives and
 primaries that must not be touched from here. Who may log in is decided by the operating system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ class Physical:
         with opened(self._directory, self.source.database) as found:
             return int(found.execute(question).fetchall()[0][0])
 
-    def harm(self, endpoint: Endpoint) -> None:
+    def harm(self, endpoint: Endpoint) -> None:  # noqa: ARG002 - there is one target
         with opened(self._directory, self.source.database) as found:
             found.execute("UPDATE memory.items SET content = 'another' WHERE id = 7")
 
@@ -97,7 +98,8 @@ class Physical:
             yield changed(path, lambda data: data[:-20])
             yield changed(path, lambda _: b"")
         tar, manifest = files / "base/base.tar", files / "base/backup_manifest"
-        yield changed(tar, lambda data: _flipped(data, data.index(b"memory 7")))
+        yield changed(tar, lambda data: _flipped(data, _in_a_table(tar, b"memory 7")))
+        yield changed(tar, lambda data: data.replace(b"ustar", b"other"))
         yield changed(manifest, lambda data: _flipped(data, data.index(b'"Size": ') + 8))
         for path in sorted((files / "wal").iterdir()):
             yield changed(path, lambda data: _flipped(data, 9))
@@ -105,6 +107,17 @@ class Physical:
 
 def _rewrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
+
+
+def _in_a_table(tar: Path, words: bytes) -> int:
+    """Return where `words` are in a file of a database, not in the WAL."""
+    with tarfile.open(tar) as found:
+        for entry in found:
+            content = found.extractfile(entry) if entry.name.startswith("base/") else None
+            at = -1 if content is None else content.read().find(words)
+            if at >= 0:
+                return entry.offset_data + at
+    raise AssertionError(words)
 
 
 def _flipped(data: bytes, at: int) -> bytes:

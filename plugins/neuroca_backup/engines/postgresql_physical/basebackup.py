@@ -169,7 +169,7 @@ def entries(tar: BinaryIO, *, name: str) -> Iterator[tuple[tarfile.TarInfo, Bina
         for entry in opened:
             content = opened.extractfile(entry) if entry.isfile() else None
             yield entry, None if content is None else _Content(cast("BinaryIO", content), name)
-            opened.members.clear()  # it would keep a line for every file
+            opened.members = []  # type: ignore[attr-defined] # would keep every file it has seen
 
 
 class _Content(RawStream):

@@ -120,7 +120,7 @@ def _structure(endpoint: Endpoint, database: str) -> list[Difference]:
         try:
             found = list(_unsound(connection, database))
         except errors.FeatureNotSupported:
-            # The server's contrib modules are not installed here: the rest is compared all the same.
+            # Without contrib modules on this machine the rest is compared all the same.
             found = []
         finally:
             connection.rollback()
@@ -134,7 +134,7 @@ def _unsound(connection: facts.Connection, database: str) -> Iterator[Difference
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace WHERE extname = 'amcheck'"
     ).fetchone()
     schema = sql.Identifier(row[0])
-    query = sql.SQL(statements.read(_STRUCTURE)).format(schema=schema)  # type: ignore[arg-type]
+    query = sql.SQL(statements.read(_STRUCTURE)).format(schema=schema)
     for relation, finding in connection.execute(query).fetchall():
         yield Difference(f"{database}: {relation}", "sound", finding)
     check = sql.SQL("SELECT {}.bt_index_check(%s, true)").format(schema)

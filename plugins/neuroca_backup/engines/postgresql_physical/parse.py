@@ -25,8 +25,9 @@ OpenMember = Callable[[str], BinaryIO]
 _FILE = re.compile(rb'^\{ "(?:Path|Encoded-Path)": ')
 _SUM = re.compile(rb'^"Manifest-Checksum": "([0-9a-f]{64})"\}\s*$')
 _IDENTIFIER = re.compile(rb'^"System-Identifier": (\d+),')
-_END_OF_TAR = bytes(1024)
-_WAL_IN_TAR = re.compile(r"^(?:\./)?pg_wal/[0-9A-F]{24}$")
+_TAR_BLOCK = 512
+_END_OF_TAR = bytes(2 * _TAR_BLOCK)
+_WAL_IN_TAR = re.compile(r"pg_wal/([0-9A-F]{24})")
 
 # https://doxygen.postgresql.org/xlog__internal_8h_source.html: XLogPageHeaderData,
 # XLogLongPageHeaderData, in the byte order of the server, which is that of every machine we know.
@@ -54,13 +55,15 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
     """
     facts = manifest.dump.facts
     if facts["method"] != WAL:
-        listed = _listed(manifest, open_member)
-        _check_tar(basebackup.TAR, "", listed, open_member)
+        listed, segments = _listed(manifest, open_member), _wal_in_base(manifest)
+        _check_tar(manifest, basebackup.TAR, "", open_member, listed=listed, segments=segments)
         for oid in facts["tablespaces"]:
-            _check_tar(basebackup.member_of(oid), f"pg_tblspc/{oid}/", listed, open_member)
-        if listed:
-            some = ", ".join(sorted(listed)[:5])
-            raise _damaged(basebackup.TAR, f"lacks {len(listed)} files of its manifest: {some}")
+            member, prefix = basebackup.member_of(oid), f"pg_tblspc/{oid}/"
+            _check_tar(manifest, member, prefix, open_member, listed=listed, segments={})
+        missing = sorted({*listed, *segments})
+        if missing:
+            some = ", ".join(missing[:5])
+            raise _damaged(basebackup.TAR, f"lacks {len(missing)} files it should have: {some}")
     _check_wal(manifest, open_member)
 
 
@@ -100,15 +103,37 @@ def _file(line: bytes, name: str) -> tuple[str, Listed]:
         raise _damaged(name, f"has a line that is no file: {error}") from error
 
 
+def _wal_in_base(manifest: Manifest) -> dict[str, int]:
+    """Return the segments that a base backup needs, with the positions where they begin."""
+    known, size = manifest.dump.consistency, int(manifest.dump.facts["segment_bytes"])
+    first = lsn.segment_start(lsn.parse(known["start_lsn"]), size)
+    timeline = int(known["timeline"])
+    return {
+        lsn.segment_name(position, timeline=timeline, segment_bytes=size): position
+        for position in range(first, lsn.parse(known["stop_lsn"]), size)
+    }
+
+
 def _check_tar(
-    member: str, prefix: str, listed: dict[str, Listed], open_member: OpenMember
+    manifest: Manifest,
+    member: str,
+    prefix: str,
+    open_member: OpenMember,
+    *,
+    listed: dict[str, Listed],
+    segments: dict[str, int],
 ) -> None:
-    """Take every file of the tar off `listed`, once it is what that says."""
+    """Take every file of the tar off `listed` and `segments`, once it is what it should be."""
     with open_member(member) as raw:
         stream = _Tail(raw)
         for entry, content in basebackup.entries(stream, name=member):
             path = prefix + entry.name.removeprefix("./")
-            if content is None or path == "backup_manifest" or _WAL_IN_TAR.match(path):
+            if content is None or path == "backup_manifest":
+                continue
+            if match := _WAL_IN_TAR.fullmatch(path):
+                position = segments.pop(match[1], None)
+                if position is not None:  # others were recycled for later use
+                    _check_segment(manifest, member, content, start=position, holes=True)
                 continue
             known = listed.pop(path, None)
             if known is None:
@@ -118,7 +143,7 @@ def _check_tar(
                 raise _damaged(member, f"holds {path} with other bytes than its manifest says")
         while stream.read(CHUNK_BYTES):
             pass
-    if stream.tail != _END_OF_TAR:
+    if stream.tail != _END_OF_TAR or stream.size % _TAR_BLOCK:
         raise _damaged(member, "does not end as a tar ends")
 
 
@@ -131,18 +156,20 @@ def _digest(content: BinaryIO) -> tuple[int, str]:
 
 
 class _Tail(RawStream):
-    """Reads `source` and knows its last bytes."""
+    """Reads `source` and knows its size and its last bytes."""
 
     def __init__(self, source: BinaryIO) -> None:
         super().__init__()
         self._source = source
         self.tail = b""
+        self.size = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         data = self._source.read(size)
+        self.size += len(data)
         self.tail = (self.tail + data[-len(_END_OF_TAR) :])[-len(_END_OF_TAR) :]
         return data
 
@@ -168,14 +195,8 @@ def _check_wal(manifest: Manifest, open_member: OpenMember) -> None:
         if member not in present:
             raise _damaged(member, "is not part of the backup, and the WAL before and after it is")
         present.discard(member)
-        length, tail = _check_segment(
-            member,
-            open_member,
-            start=position,
-            timeline=timeline,
-            segment_bytes=size,
-            system=int(known["system_identifier"]),
-        )
+        with open_member(member) as stream:
+            length, tail = _check_segment(manifest, member, stream, start=position)
         last = position + size >= end
         if last and length != end - position:
             raise _damaged(member, f"ends after {length} bytes instead of {end - position}")
@@ -187,33 +208,31 @@ def _check_wal(manifest: Manifest, open_member: OpenMember) -> None:
 
 
 def _check_segment(
-    member: str,
-    open_member: OpenMember,
-    *,
-    start: int,
-    timeline: int,
-    segment_bytes: int,
-    system: int,
+    manifest: Manifest, member: str, stream: BinaryIO, *, start: int, holes: bool = False
 ) -> tuple[int, bytes]:
-    """Check every page's header; return the number of bytes and the last 64 of them."""
-    length, tail, magic = 0, b"", None
-    with open_member(member) as stream:
-        while page := _page(stream):
-            if len(page) >= _FIRST_PAGE.size or length:
-                header = _PAGE.unpack_from(page.ljust(_PAGE.size, b"\0"))
-                magic = magic or header[0]
-                if header[0] != magic or header[2:] != (timeline, start + length):
-                    raise _damaged(
-                        member, f"has a page that does not belong at {lsn.printed(start + length)}"
-                    )
-            if not length:
-                first = _FIRST_PAGE.unpack_from(page.ljust(_FIRST_PAGE.size, b"\0"))
-                if first[6:] != (system, segment_bytes, _PAGE_BYTES):
-                    raise _damaged(member, "is no segment of this cluster's WAL")
-            length += len(page)
-            tail = (tail + page)[-64:]
-    if length > segment_bytes:
-        raise _damaged(member, f"has {length} bytes, a segment has {segment_bytes}")
+    """Check the header of every page; return the number of bytes and the last 64 of them.
+
+    With `holes` a page may be nothing but zeros: the rest of a segment that ended early.
+    """
+    known, size = manifest.dump.consistency, int(manifest.dump.facts["segment_bytes"])
+    system, timeline = int(known["system_identifier"]), int(known["timeline"])
+    length, tail, magic = 0, b"", 0
+    while page := _page(stream):
+        if not length:
+            first = _FIRST_PAGE.unpack_from(page.ljust(_FIRST_PAGE.size, b"\0"))
+            magic = first[0]
+            if first[6:] != (system, size, _PAGE_BYTES):
+                raise _damaged(member, "has a segment of WAL that is not of this cluster")
+        header = _PAGE.unpack_from(page.ljust(_PAGE.size, b"\0"))
+        whole = header[0] == magic and header[2:] == (timeline, start + length)
+        if not whole and not (holes and length and not any(page)):
+            raise _damaged(
+                member, f"has a page that does not belong at {lsn.printed(start + length)}"
+            )
+        length += len(page)
+        tail = (tail + page)[-64:]
+    if length > size or (holes and length != size):
+        raise _damaged(member, f"has {length} bytes of a segment, which has {size}")
     return length, tail
 
 

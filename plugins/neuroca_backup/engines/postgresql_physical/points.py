@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from neuroca_backup.engines import Restorable
 from neuroca_backup.engines.postgresql_physical.dump import WAL
@@ -75,7 +76,7 @@ def _refuse_out_of_reach(chain: tuple[Manifest, ...], until: datetime) -> None:
             oldest=first.isoformat(),
             newest=last.isoformat(),
         )
-    for earlier, later in zip(chain, chain[1:], strict=False):
+    for earlier, later in pairwise(chain):
         reached, following = earlier.dump.consistent_at, later.dump.consistent_at
         if reached < until < following and not later.dump.facts["continues"]:
             raise ConfigurationError(

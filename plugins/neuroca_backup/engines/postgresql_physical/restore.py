@@ -145,18 +145,17 @@ def _place_wal(slices: Path, pg_wal: Path, segment_bytes: int) -> None:
 def _recover(backup: Restorable, place: Place, point: points.Point) -> list[str]:
     consistency, facts = backup.last.dump.consistency, backup.last.dump.facts
     try:
-        with serving.served(
-            place.data,
-            place,
-            work=backup.work,
-            superuser=facts["superuser"],
-            settings={**_RECOVERY, **point.settings},
-        ) as endpoint:
-            with postgres_session.connect(endpoint) as connection:
-                row = connection.execute(
-                    "SELECT pg_catalog.pg_is_in_recovery(),"
-                    " (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())"
-                ).fetchone()
+        with (
+            serving.served(
+                place.data,
+                place,
+                work=backup.work,
+                superuser=facts["superuser"],
+                settings={**_RECOVERY, **point.settings},
+            ) as endpoint,
+            postgres_session.connect(endpoint) as connection,
+        ):
+            row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
     except UnreachableError as error:
         raise _explained(error, point) or error from None
     assert row is not None  # noqa: S101 - functions always give one row

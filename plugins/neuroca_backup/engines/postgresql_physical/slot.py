@@ -112,4 +112,4 @@ def _unlimited(endpoint: Endpoint) -> bool:
 
 def _run(endpoint: Endpoint, call: str, *values: str) -> None:
     with postgres_session.connect(endpoint, autocommit=True) as connection:
-        connection.execute(f"SELECT pg_catalog.{call}", values)  # type: ignore[arg-type]
+        connection.execute(f"SELECT pg_catalog.{call}", values)
