@@ -25,19 +25,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def cluster() -> Iterator[tuple[Endpoint, Path]]:
-    """Give a server of its own, and an empty folder that its account can get to."""
+def restored_folder() -> Iterator[Path]:
+    """Give an empty folder that the account of a restored server can get to."""
     root = Path(tempfile.mkdtemp(prefix="neuroca-physical-"))
     account = Account.unprivileged()
-    restored = root / "restored"
-    restored.mkdir()
+    folder = root / "restored"
+    folder.mkdir()
     if account is not None:
         root.chmod(0o711)
-        shutil.chown(restored, account.uid, account.gid)
+        shutil.chown(folder, account.uid, account.gid)
     try:
-        yield sandbox.start(root / "sandbox", ["postgres"])["postgres"], restored
+        yield folder
     finally:
-        sandbox.stop(root / "sandbox")
         shutil.rmtree(root)
 
 
@@ -126,8 +125,9 @@ def _flipped(data: bytes, at: int) -> bytes:
 
 @contextmanager
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    source = request.getfixturevalue("postgres_alone")
     with (
-        cluster() as (source, folder),
+        restored_folder() as folder,
         scratch_database(source, f"engine_{abs(hash(request.node.name)):x}") as endpoint,
     ):
         with session(endpoint) as found:

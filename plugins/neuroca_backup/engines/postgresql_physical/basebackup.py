@@ -34,6 +34,7 @@ MANIFEST = f"{FOLDER}/backup_manifest"
 TAR = f"{FOLDER}/base.tar"
 
 _MANIFEST_IN_TAR = "backup_manifest"
+_ENDING_SECONDS = 30
 _TAIL_BYTES = 4096  # the positions are in the last lines of a manifest, however long it is
 _RANGE = re.compile(
     rb'"Timeline": (\d+), "Start-LSN": "([0-9A-F/]+)", "End-LSN": "([0-9A-F/]+)"', re.IGNORECASE
@@ -103,9 +104,14 @@ def _as_stream(endpoint: Endpoint, sink: Sink, argv: Sequence[str | Path]) -> Ba
     ):
         assert process.stdout is not None  # noqa: S101 - asked for above
         passing = _Passing(cast("BinaryIO", process.stdout), out)
-        tail = _copy_manifest(passing, manifest)
-        while passing.read(CHUNK_BYTES):
-            pass
+        try:
+            tail = _copy_manifest(passing, manifest)
+            while passing.read(CHUNK_BYTES):
+                pass
+        except DamagedError:
+            # A tar that ends early is what a tool leaves that has died: then its end is the error.
+            process.wait(_ENDING_SECONDS)
+            raise
     return _positions(tail)
 
 
