@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pytest
 
@@ -40,9 +40,6 @@ from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder
 from support.engines.postgresql_physical import opened, restored_folder
 from support.wiring import add_rows, count_rows, scratch_database, session
-
-if TYPE_CHECKING:
-    from neuroca_backup.engines import Sink
 
 METHODS = ("summaries", "wal")
 
@@ -186,7 +183,7 @@ class Writers:
         self.acknowledged: list[tuple[datetime, datetime, str]] = []
         self.failures: list[Exception] = []
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -285,9 +282,7 @@ def test_the_published_directory_has_the_settings_of_the_source_and_none_of_ours
     left = {path.name for path in chain.directory.iterdir()}
     assert not left & {"recovery.signal", "postmaster.pid", "backup_label", "backup_manifest"}
     assert chain.directory.stat().st_mode & 0o777 == 0o700
-    assert {path.name for path in chain.directory.parent.iterdir()} == {"data", "looking"} & {
-        path.name for path in chain.directory.parent.iterdir()
-    }
+    assert [path.name for path in chain.directory.parent.iterdir()] == ["data"]
     assert chain.rows() == 200
 
 
@@ -299,7 +294,8 @@ def test_a_sandbox_serves_what_was_restored_to_who_logs_in(chain: Chain) -> None
         target = RestoreTarget(endpoint)
         chain.restore(chain.upto(), target)
         assert ENGINE.publish(chain.upto(), target) == []
-        assert count_rows(endpoint, chain.source.database) == 200
+        login = replace(endpoint, extra={"sslmode": "disable"})
+        assert count_rows(login, chain.source.database) == 200
         assert ENGINE.probe(endpoint) == chain.manifests[0].dump.server_version
         assert list(ENGINE.compare(chain.upto(), target)) == []
         with pytest.raises(TargetRefusedError, match="runs in"):
@@ -313,8 +309,8 @@ def test_what_is_replaced_is_kept_and_a_running_server_is_never_replaced(chain: 
     (chain.directory / "precious").write_text("kept")
     with pytest.raises(TargetRefusedError, match="not empty"):
         ENGINE.preflight(chain.upto(), chain.target)
+    ENGINE.load(chain.upto(), chain.target)
     with pytest.raises(TargetRefusedError):
-        ENGINE.load(chain.upto(), chain.target)
         ENGINE.publish(chain.upto(), chain.target)
     notes = chain.restore(chain.upto(), replace(chain.target, replace=True))
     (kept,) = chain.directory.parent.glob("data.before_*")
@@ -325,22 +321,21 @@ def test_what_is_replaced_is_kept_and_a_running_server_is_never_replaced(chain: 
         ENGINE.preflight(chain.upto(), replace(chain.target, replace=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_a_backup_that_fails_after_receiving_leaves_the_slot_for_the_next_one(
-    chain: Chain, method: str
+    chain: Chain,
 ) -> None:
     first = chain.dump()
     add_rows(chain.source, 100)
     with pytest.raises(SpoolError):
-        chain.dump(Full, incremental=method)
+        chain.dump(Full, incremental="wal")
     before = chain.slot()
     with session(chain.source) as found:
         found.execute("SELECT pg_switch_wal()")
         found.execute("CHECKPOINT")
     assert before[0] == first.dump.consistency["end_lsn"]
-    chain.dump(incremental=method)
+    chain.dump(incremental="wal")
     assert chain.slot()[0] == first.dump.consistency["end_lsn"]
-    chain.dump(incremental=method)
+    chain.dump(incremental="wal")
     assert chain.slot()[0] == chain.manifests[1].dump.consistency["end_lsn"]
     chain.restore(chain.upto())
     assert chain.rows() == 300
@@ -390,8 +385,7 @@ def test_a_slot_that_has_lost_wal_breaks_the_chain_and_a_full_backup_begins_anot
     assert fresh.dump().dump.facts["continues"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_another_cluster_or_another_timeline_is_no_continuation(chain: Chain, method: str) -> None:
+def test_another_cluster_or_another_timeline_is_no_continuation(chain: Chain) -> None:
     known = chain.dump()
     for changes, words in (
         ({"system_identifier": "7"}, "another cluster"),
@@ -399,7 +393,7 @@ def test_another_cluster_or_another_timeline_is_no_continuation(chain: Chain, me
     ):
         chain.manifests[0] = _changed(known, consistency={**known.dump.consistency, **changes})
         with pytest.raises(ChainBrokenError, match=words):
-            chain.dump(incremental=method)
+            chain.dump()
 
 
 def test_a_parent_that_the_server_has_no_summaries_of_breaks_the_chain(chain: Chain) -> None:
@@ -408,7 +402,7 @@ def test_a_parent_that_the_server_has_no_summaries_of_breaks_the_chain(chain: Ch
     manifest.write_bytes(
         manifest.read_bytes().replace(b'"System-Identifier": ', b'"System-Identifier": 1')
     )
-    with pytest.raises((ChainBrokenError, DamagedError)):
+    with pytest.raises(ChainBrokenError):
         chain.dump(incremental="summaries")
 
 
@@ -493,7 +487,7 @@ def test_wal_that_cannot_be_read_is_never_taken_for_its_end(chain: Chain) -> Non
     for _ in range(2):
         add_rows(chain.source, 500)
     chain.dump(incremental="wal")
-    damaged = sorted((chain.folders[1] / "wal").iterdir())[-1]
+    damaged = max((chain.folders[1] / "wal").iterdir())
     data = bytearray(damaged.read_bytes())
     for at in range(len(data) // 2, len(data) // 2 + 64):
         data[at] ^= 0xFF
@@ -509,7 +503,7 @@ def test_wal_that_cannot_be_read_is_never_taken_for_its_end(chain: Chain) -> Non
 def test_a_load_that_was_killed_is_repeated_from_the_start(chain: Chain) -> None:
     chain.dump()
     add_rows(chain.source, 100)
-    chain.dump()
+    chain.dump(incremental="wal")
     process = subprocess.Popen(
         [sys.executable, "-c", _LOAD, str(chain.directory), str(chain.root / "work")],
         stdin=subprocess.PIPE,
@@ -590,7 +584,11 @@ def test_tablespaces_are_staged_and_mapped_and_never_streamed(chain: Chain) -> N
 def test_a_tar_that_reaches_out_of_its_folder_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    for entry in (tarfile.TarInfo("../escaped"), tarfile.TarInfo("/tmp/escaped"), _link()):
+    for entry in (
+        tarfile.TarInfo("../escaped"),
+        tarfile.TarInfo(str(tmp_path / "escaped")),
+        _link(),
+    ):
         with tarfile.open(base / "base.tar", "w") as tar:
             tar.addfile(entry)
         (base / "backup_manifest").write_text("{}")
@@ -600,6 +598,22 @@ def test_a_tar_that_reaches_out_of_its_folder_is_refused(tmp_path: Path) -> None
             unpack.rebuild([tmp_path], staging, programs=Path(), locations={})
         (staging / "data").rmdir()
     assert not (tmp_path / "escaped").exists()
+
+
+def test_an_index_that_lacks_a_row_of_its_table_is_a_difference(chain: Chain) -> None:
+    chain.dump()
+    ENGINE.load(chain.upto(), chain.target)
+    (data,) = chain.directory.parent.glob("data.restoring_*/data")
+    with opened(data, chain.source.database) as found:
+        # What a broken disk would do to the index: a row of the table that it does not know.
+        ready = "UPDATE pg_index SET indisready = {0} WHERE indrelid = 'memory.items'::regclass"
+        found.execute("SET allow_system_table_mods = on")
+        found.execute(ready.format("false"))  # type: ignore[arg-type]
+        found.execute("INSERT INTO memory.items (content) VALUES ('unindexed')")
+        found.execute(ready.format("true"))  # type: ignore[arg-type]
+    differences = [str(one) for one in ENGINE.compare(chain.upto(), chain.target)]
+    assert any("index" in one and "items_pkey" in one for one in differences)
+    assert any("201 rows" in one for one in differences)
 
 
 def test_another_major_version_is_refused_naming_both(chain: Chain) -> None:
@@ -614,7 +628,7 @@ def test_another_major_version_is_refused_naming_both(chain: Chain) -> None:
 def test_a_target_without_a_usable_directory_is_refused(chain: Chain, value: str | None) -> None:
     chain.dump()
     extra: Mapping[str, Any] = {} if value is None else {"data_directory": value}
-    with pytest.raises(ConfigurationError, match="data_directory|directory"):
+    with pytest.raises(ConfigurationError, match="directory"):
         ENGINE.preflight(
             chain.upto(), RestoreTarget(Endpoint(kind="postgres", host="x", extra=extra))
         )

@@ -1,5 +1,4 @@
--- Which tables, and which B-tree indexes of them, are not sound? Indexes are also compared with
--- the rows of their tables. Needs the extension amcheck, and reads everything once.
+-- Which tables are not sound, and where? Needs the extension amcheck, and reads every table once.
 -- https://www.postgresql.org/docs/current/amcheck.html
 SELECT 'table ' || c.oid::regclass::text AS relation,
        'block ' || h.blkno || ', item ' || coalesce(h.offnum::text, '?') || ': ' || h.msg AS finding

@@ -17,11 +17,12 @@ from neuroca_backup import postgres_session
 from neuroca_backup import sql as statements
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.postgresql_physical import contents, serving
-from neuroca_backup.engines.postgresql_physical.place import find
+from neuroca_backup.engines.postgresql_physical.place import Place, find
 from neuroca_backup.errors import NotFoundError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.sandbox.postgres_directory import answers, peer_endpoint
 
+_HEAP_CHECK_SINCE = 140000
 _STRUCTURE = "checks/postgresql_structure.sql"
 _INDEXES = """
 SELECT i.indexrelid::regclass::text, i.indexrelid
@@ -38,21 +39,20 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
     Tables and rows are compared where the whole chain was restored; a moment between two backups
     has no facts of its own.
     """
-    known = backup.last.dump
-    with _server(backup, target) as endpoint:
+    known, place = backup.last.dump, find(backup, target)
+    with _server(backup, target, place) as endpoint:
         found = list(_identity(endpoint, known.consistency))
         present = contents.names(endpoint)
         if backup.until is None:
             found += _tables(endpoint, known.facts, present)
         for database in present:
-            found += _structure(endpoint, database)
+            found += _structure(endpoint, database, place)
     return found
 
 
 @contextmanager
-def _server(backup: Restorable, target: RestoreTarget) -> Iterator[Endpoint]:
+def _server(backup: Restorable, target: RestoreTarget, place: Place) -> Iterator[Endpoint]:
     """Give a server on the loaded directory, or on the published one."""
-    place = find(backup, target)
     superuser = backup.last.dump.facts["superuser"]
     if place.gate:
         inside = peer_endpoint(place.socket, superuser, port=target.endpoint.port or 0)
@@ -114,17 +114,22 @@ def _words(rows: dict[str, Any] | None) -> str:
     return f"{rows['rows']} rows, checksum {rows['checksum']}"
 
 
-def _structure(endpoint: Endpoint, database: str) -> list[Difference]:
+def can_check_structure(connection: facts.Connection, place: Place) -> bool:
+    """Return whether `compare` reads every table and index: it may, and has the extension."""
+    row: Any = connection.execute(
+        "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'"
+    ).fetchone()
+    return place.structure_check and row is not None
+
+
+def _structure(endpoint: Endpoint, database: str, place: Place) -> list[Difference]:
     """Check every table and B-tree index; the extension that does it is not left behind."""
     with postgres_session.connect(endpoint, database=database) as connection:
-        try:
-            found = list(_unsound(connection, database))
-        except errors.FeatureNotSupported:
-            # Without contrib modules on this machine the rest is compared all the same.
-            found = []
-        finally:
-            connection.rollback()
-    return found
+        if not can_check_structure(connection, place):
+            return []
+        found = list(_unsound(connection, database))
+        connection.rollback()
+        return found
 
 
 def _unsound(connection: facts.Connection, database: str) -> Iterator[Difference]:
@@ -134,13 +139,14 @@ def _unsound(connection: facts.Connection, database: str) -> Iterator[Difference
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace WHERE extname = 'amcheck'"
     ).fetchone()
     schema = sql.Identifier(row[0])
-    query = sql.SQL(statements.read(_STRUCTURE)).format(schema=schema)
-    for relation, finding in connection.execute(query).fetchall():
-        yield Difference(f"{database}: {relation}", "sound", finding)
+    if connection.info.server_version >= _HEAP_CHECK_SINCE:
+        query = sql.SQL(statements.read(_STRUCTURE)).format(schema=schema)
+        for relation, finding in connection.execute(query).fetchall():
+            yield Difference(f"{database}: {relation}", "sound", finding)
     check = sql.SQL("SELECT {}.bt_index_check(%s, true)").format(schema)
     for name, oid in connection.execute(_INDEXES).fetchall():
         try:
             with connection.transaction():
                 connection.execute(check, [oid])
-        except errors.IndexCorrupted as error:
+        except (errors.DataCorrupted, errors.IndexCorrupted) as error:
             yield Difference(f"{database}: index {name}", "sound", str(error.diag.message_primary))

@@ -24,7 +24,8 @@ class Place:
 
     Both are on one file system, so that the result gets into its place by one rename. `programs`
     is the folder of the tools of the right version; `locations` are the folders of tablespaces by
-    OID. `gate` and `socket` belong to a sandbox that waits for the directory; empty otherwise.
+    OID; `structure_check` says whether every table and index is read to compare. `gate` and
+    `socket` belong to a sandbox that waits for the directory; empty otherwise.
     """
 
     directory: Path
@@ -33,6 +34,7 @@ class Place:
     account: Account | None
     programs: Path
     locations: Mapping[str, Path]
+    structure_check: bool = True
     gate: str = ""
     socket: str = ""
 
@@ -105,6 +107,7 @@ def find(backup: Restorable, target: RestoreTarget) -> Place:
         account=_account(directory, extra),
         programs=_programs(backup, extra),
         locations=_locations(backup, extra),
+        structure_check=extra.get("structure_check", True) is not False,
         gate=str(extra.get("gate", "")),
         socket=str(extra.get("socket", "")),
     )

@@ -11,7 +11,14 @@ from psycopg import sql
 
 from neuroca_backup import postgres_session, sandbox
 from neuroca_backup.engines import Restorable, RestoreTarget
-from neuroca_backup.engines.postgresql_physical import lsn, points, serving, unpack, wal
+from neuroca_backup.engines.postgresql_physical import (
+    compare,
+    lsn,
+    points,
+    serving,
+    unpack,
+    wal,
+)
 from neuroca_backup.engines.postgresql_physical.place import Place, find
 from neuroca_backup.errors import (
     DamagedError,
@@ -32,6 +39,10 @@ _RECOVERY = {
 _NOT_REACHED = "recovery ended before configured recovery target was reached"
 _TOO_EARLY = "requested recovery stop point is before consistent recovery point"
 _STARTED_SECONDS = 60
+_UNCHECKED = (
+    "The structure of tables and indexes is not checked: the extension amcheck is not installed on "
+    "this machine, or the target's extra says `structure_check: false`"
+)
 
 
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
@@ -83,6 +94,7 @@ def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
     place = find(backup, target)
     notes: list[str] = []
     if place.data.is_dir():
+        serving.require_clean(place.data, place)
         place.refuse_running()
         place.refuse_occupied(target)
         if place.occupied():
@@ -156,6 +168,7 @@ def _recover(backup: Restorable, place: Place, point: points.Point) -> list[str]
             postgres_session.connect(endpoint) as connection,
         ):
             row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+            unchecked = [] if compare.can_check_structure(connection, place) else [_UNCHECKED]
     except UnreachableError as error:
         raise _explained(error, point) or error from None
     assert row is not None  # noqa: S101 - functions always give one row
@@ -172,7 +185,10 @@ def _recover(backup: Restorable, place: Place, point: points.Point) -> list[str]
             remedy="Restore from another store, or an earlier moment.",
             reached=reached,
         )
-    return [f"Recovered to {point.words}: {reason}, at LSN {reached}, now on another timeline"]
+    return [
+        f"Recovered to {point.words}: {reason}, at LSN {reached}, now on another timeline",
+        *unchecked,
+    ]
 
 
 def _switch(history: Path) -> tuple[str, str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from neuroca_backup import commands, sandbox
 from neuroca_backup.engines.postgresql_physical.place import Place
-from neuroca_backup.errors import PermanentError, UnreachableError
+from neuroca_backup.errors import PermanentError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.sandbox.postgres_directory import DirectoryServer
 
 _ALTERED = "postgresql.auto.conf"
 _ASIDE = "postgresql.auto.conf.aside"
-_CLEAN_STATES = ("shut down", "shut down in recovery")
+_CLEAN = "shut down"
 _PREPARED = "max_prepared_xacts setting"
 _STATE = "Database cluster state"
 
@@ -41,8 +41,7 @@ def served(
     sandbox.stop(work)  # what an interrupted restore has left running
     altered, aside = data / _ALTERED, data / _ASIDE
     if altered.exists() and not aside.exists():
-        altered.rename(aside)
-    altered.write_bytes(b"")
+        altered.rename(aside)  # a server starts without it
     # Prepared transactions of the source have to find room.
     prepared = controldata(data, place)[_PREPARED]
     server = DirectoryServer(
@@ -58,11 +57,17 @@ def served(
         sandbox.stop(work)
         if aside.exists():
             aside.replace(altered)
+    require_clean(data, place)
+
+
+def require_clean(data: Path, place: Place) -> None:
+    """Raise `PermanentError` where the last server on a directory did not end cleanly."""
     state = controldata(data, place)[_STATE]
-    if state not in _CLEAN_STATES:
+    if state != _CLEAN:
         raise PermanentError(
-            f"The server on {data} did not end cleanly; it left the cluster {state!r}",
-            remedy="Look at the disk's space and health, then run the restore again.",
+            f"No server has ended cleanly on {data}; the cluster is {state!r}",
+            remedy="Look at the disk's space and health, then run the restore from its load step "
+            "on.",
             state=state,
         )
 
@@ -74,11 +79,6 @@ def controldata(data: Path, place: Place) -> dict[str, str]:
         name.strip(): value.strip()
         for name, _, value in (line.partition(":") for line in words.splitlines())
     }
-
-
-def log_in(error: UnreachableError) -> str:
-    """Return the tail of the server's log that an error holds."""
-    return error.problem
 
 
 def last_transaction(log: str) -> str | None:

@@ -19,7 +19,8 @@ from neuroca_backup.model.endpoint import Endpoint
 OLDEST = 13  # the first version with a manifest of its base backups
 # Words of a connection's extra that are about a restore target, not about logging in.
 OWN_WORDS = frozenset(
-    {"data_directory", "owner", "tablespace_mapping", "socket", "gate", "programs"}
+    {"data_directory", "owner", "tablespace_mapping", "structure_check"}
+    | {"socket", "gate", "programs"}  # of a sandbox
 )
 
 _QUESTION = """
