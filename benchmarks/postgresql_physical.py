@@ -5,7 +5,7 @@
 starts a PostgreSQL of its own, seeds it with NCA-shaped content (scale 1 is 200,000 memories), and
 measures in one run: `pg_basebackup` to /dev/null, the engine alone into a sink that throws its
 bytes away, and the `streamed` pipeline (compressed, sealed, written to a directory). Rows are not
-counted. MB/s are of what the engine gave. The last line is the most memory that this process ever had.
+counted. MB/s are of what the engine gave. The last line is the most memory this process ever had.
 """
 
 # ruff: noqa: INP001, T201 - a script, which prints its result
