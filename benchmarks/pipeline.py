@@ -25,9 +25,9 @@ from pathlib import Path
 import psycopg
 from stand import back_up
 
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup import sandbox
 from neuroca_backup.commands import minimal_env
-from neuroca_backup.engines.postgresql import tools
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.sandbox import seed_postgres
 

@@ -50,6 +50,16 @@ def postgres(start_server: Start) -> Endpoint:
 
 
 @pytest.fixture(scope="session")
+def postgres_alone(sandbox_root: Path) -> Iterator[Endpoint]:
+    """A PostgreSQL server for whole-cluster backups: no test leaves much on it."""
+    root = sandbox_root.parent / "alone"
+    try:
+        yield sandbox.start(root, ["postgres"])["postgres"]
+    finally:
+        sandbox.stop(root)
+
+
+@pytest.fixture(scope="session")
 def postgres_twin(start_server: Start) -> Endpoint:
     """A second PostgreSQL server, to restore to; its superuser has another name."""
     return start_server("postgres_twin")

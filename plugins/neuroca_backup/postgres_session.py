@@ -111,12 +111,17 @@ _BY_STATE: Mapping[str, tuple[type[BackupError], str]] = {
 
 @contextmanager
 def connect(
-    endpoint: Endpoint, *, database: str | None = None, autocommit: bool = False
+    endpoint: Endpoint,
+    *,
+    database: str | None = None,
+    autocommit: bool = False,
+    replication: bool = False,
 ) -> Iterator[psycopg.Connection[TupleRow]]:
     """Open a session for the length of the block; its errors are translated as by `translated`.
 
     The session speaks UTF-8 and UTC. Without `autocommit` the block is one transaction: committed
-    when it ends, rolled back when it raises. `database` overrides the endpoint's own.
+    when it ends, rolled back when it raises. `database` overrides the endpoint's own. With
+    `replication` it is a session of the replication protocol, which takes commands, no SQL.
 
     Raises:
         ConfigurationError: The endpoint's extra has a word that libpq does not know, or that is
@@ -126,9 +131,9 @@ def connect(
     with (
         translated(endpoint),
         psycopg.connect(
-            autocommit=autocommit,
+            autocommit=autocommit or replication,
             prepare_threshold=None,  # prepared statements do not survive a connection pooler
-            **_parameters(endpoint, database),
+            **_parameters(endpoint, database, replication=replication),
         ) as connection,
     ):
         yield connection
@@ -147,7 +152,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         raise _translation(error, endpoint) from None
 
 
-def _parameters(endpoint: Endpoint, database: str | None) -> dict[str, Any]:
+def _parameters(endpoint: Endpoint, database: str | None, *, replication: bool) -> dict[str, Any]:
     unknown = sorted(set(endpoint.extra) - ALLOWED_EXTRA)
     if unknown:
         raise ConfigurationError(
@@ -164,6 +169,8 @@ def _parameters(endpoint: Endpoint, database: str | None) -> dict[str, Any]:
         "dbname": database or endpoint.database or DEFAULT_DATABASE,
     }
     given = {name: value for name, value in address.items() if value}
+    if replication:
+        given["replication"] = "true"
     extra = {name: _word(value) for name, value in endpoint.extra.items()}
     return {**_DEFAULTS, **extra, **given}
 

@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.engines.postgresql import dump as dumping
 from neuroca_backup.engines.postgresql import restore as restoring
-from neuroca_backup.engines.postgresql import tools
 from neuroca_backup.errors import (
     AccessDeniedError,
     BackupError,

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from neuroca_backup.engines.postgresql import dump, facts
+from neuroca_backup import postgres_facts as facts
+from neuroca_backup.engines.postgresql import dump
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
 from support.wiring import (
     BOTH,

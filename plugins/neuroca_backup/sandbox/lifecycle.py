@@ -37,6 +37,8 @@ ALL = (
     "s3_us_west_2",
     "s3_eu_central_1",
 )
+# Started only when asked for by name: it has nothing to serve before something is restored to it.
+ON_REQUEST = ("postgres_directory",)
 SUPERUSER = "nca_admin"
 TWIN_SUPERUSER = "nca_twin_admin"
 
@@ -271,7 +273,7 @@ def _endpoint(root: Path, entries: dict[str, Entry], kind: str) -> Endpoint:
     return endpoint
 
 
-def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
+def _server(kind: str, superuser: str, twin_superuser: str) -> Server:  # noqa: PLR0911 - a table
     """Return the server of `kind`; its module is imported here, so that only what runs is paid."""
     # ruff: noqa: PLC0415 - see above
     _check_kind(kind)
@@ -280,6 +282,10 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
 
         name = superuser if kind == "postgres" else twin_superuser
         return PostgresServer(kind=kind, superuser=name)
+    if kind == "postgres_directory":
+        from neuroca_backup.sandbox.postgres_directory import WaitingPostgres
+
+        return WaitingPostgres()
     if kind == "mongodb":
         from neuroca_backup.sandbox.mongod import MongoServer
 
@@ -300,10 +306,10 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in ALL:
+    if kind not in ALL + ON_REQUEST:
         raise ConfigurationError(
             f"{kind!r} is not a server of the sandbox",
-            remedy=f"Use one of: {', '.join(ALL)}.",
+            remedy=f"Use one of: {', '.join(ALL + ON_REQUEST)}.",
             value=kind,
         )
 

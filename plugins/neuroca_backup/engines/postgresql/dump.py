@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from neuroca_backup import commands, postgres_session
+from neuroca_backup import postgres_facts as facts
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup.engines import Sink
-from neuroca_backup.engines.postgresql import facts, tools
 from neuroca_backup.errors import (
     AccessDeniedError,
     EmptySourceError,

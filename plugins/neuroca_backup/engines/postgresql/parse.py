@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from neuroca_backup import commands
-from neuroca_backup.engines.postgresql import facts, tools
+from neuroca_backup import postgres_facts as facts
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup.engines.postgresql.dump import CUSTOM, GLOBALS, member_of
 from neuroca_backup.errors import DamagedError, ToolFailedError
 from neuroca_backup.model.manifest import Manifest

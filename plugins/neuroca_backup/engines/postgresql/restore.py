@@ -14,8 +14,10 @@ from typing import Any
 from psycopg import sql
 
 from neuroca_backup import commands, postgres_session
+from neuroca_backup import postgres_facts as facts
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
-from neuroca_backup.engines.postgresql import facts, scripts, tools
+from neuroca_backup.engines.postgresql import scripts
 from neuroca_backup.engines.postgresql.dump import CUSTOM, GLOBALS, member_of, server_version
 from neuroca_backup.errors import (
     ConfigurationError,
@@ -128,7 +130,10 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
                 checksums=manifest.dump.facts["checksums"],
                 method=known["hash"],
             )
-        found += facts.differences(database, known, now, same_major=same_major)
+        found += [
+            Difference(*one)
+            for one in facts.differences(database, known, now, same_major=same_major)
+        ]
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from neuroca_backup import commands, postgres_session
-from neuroca_backup.engines.postgresql import tools
+from neuroca_backup import postgres_tools as tools
 from neuroca_backup.errors import ToolFailedError
 from neuroca_backup.model.endpoint import Endpoint
 

@@ -95,10 +95,39 @@ def _folders() -> tuple[Path, ...]:
     return tuple(folders)
 
 
+def server_folder(wanted: int) -> Path:
+    """Return the folder with the server's programs of the major version `wanted`.
+
+    Raises:
+        IncompatibleVersionError: Only other versions are installed; names them.
+        ToolMissingError: No server is installed at all.
+    """
+    folders = dict.fromkeys((*_folders(), find("postgres").parent))
+    found = {one: version_of(one / "postgres") for one in folders if (one / "postgres").is_file()}
+    for folder, version in found.items():
+        if major(version) == wanted:
+            return folder
+    raise IncompatibleVersionError(
+        f"PostgreSQL {', '.join(found.values())} is installed here, and a cluster of version "
+        f"{wanted} needs exactly that version",
+        remedy=f"Install the server package of PostgreSQL {wanted}, or name the folder of its "
+        "programs in NEUROCA_POSTGRES_BIN.",
+        needed=wanted,
+        installed=list(found.values()),
+    )
+
+
 @cache
 def version(tool: str) -> str:
     """Return a tool's version, e.g. `18.6`."""
-    words = commands.run([find(tool), "--version"]).decode()
+    return version_of(find(tool))
+
+
+@cache
+def version_of(path: Path) -> str:
+    """Return the version of the tool at `path`."""
+    tool = path.name
+    words = commands.run([path, "--version"]).decode()
     match = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)?)", words)
     if match is None:
         raise IncompatibleVersionError(

@@ -1,7 +1,6 @@
-"""Facts of a PostgreSQL database: what is counted at the dump and compared after a restore.
+"""Facts of a PostgreSQL database: what is counted at a dump and compared after a restore.
 
-At the dump they are taken in the very snapshot that is dumped, so they are exact however busy the
-server is.
+They are read in the transaction of the connection that is given: its snapshot is what they are of.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from neuroca_backup import sql as statements
-from neuroca_backup.engines import Difference
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -60,16 +58,22 @@ def database_facts(connection: Connection, *, checksums: bool, method: str) -> d
     checksum of all rows; `schema` maps each kind of object to how many there are and a SHA-256 of
     their definitions; `large_objects` is their number.
     """
-    tables = {}
-    for schema, table, columns in connection.execute(statements.read(_TABLES)).fetchall():
-        query = _table_query(schema, table, columns, checksums=checksums, method=method)
-        row = connection.execute(query).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate always gives one row
-        tables[table_key(schema, table)] = {"rows": row[0], "checksum": row[1]}
+    tables = dict(table_facts(connection, checksums=checksums, method=method))
     (large_objects,) = connection.execute(
         "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
     ).fetchone() or (0,)
     return {"tables": tables, "schema": _schema(connection), "large_objects": large_objects}
+
+
+def table_facts(
+    connection: Connection, *, checksums: bool, method: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the key of every table with its `rows` and `checksum`, one table read at a time."""
+    for schema, table, columns in connection.execute(statements.read(_TABLES)).fetchall():
+        query = _table_query(schema, table, columns, checksums=checksums, method=method)
+        row = connection.execute(query).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate always gives one row
+        yield table_key(schema, table), {"rows": row[0], "checksum": row[1]}
 
 
 def table_key(schema: str, table: str) -> str:
@@ -98,8 +102,8 @@ def hash_method(connection: Connection) -> str:
 
 def differences(
     database: str, expected: Mapping[str, Any], found: Mapping[str, Any], *, same_major: bool
-) -> Iterator[Difference]:
-    """Yield every way in which `found` is not `expected`.
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what differs, as `expected` has it and as `found` has it, in words.
 
     Definitions are compared between servers of one major version only: newer servers print the
     same objects in other words.
@@ -108,9 +112,9 @@ def differences(
     for table in sorted(before.keys() | after.keys()):
         old, new = before.get(table), after.get(table)
         if old != new:
-            yield Difference(f"{database}: table {table}", _words(old), _words(new))
+            yield f"{database}: table {table}", _words(old), _words(new)
     if expected["large_objects"] != found["large_objects"]:
-        yield Difference(
+        yield (
             f"{database}: large objects",
             str(expected["large_objects"]),
             str(found["large_objects"]),
@@ -120,7 +124,7 @@ def differences(
         for kind in sorted(kinds):
             old, new = expected["schema"].get(kind), found["schema"].get(kind)
             if old != new:
-                yield Difference(f"{database}: definitions of {kind}", str(old), str(new))
+                yield f"{database}: definitions of {kind}", str(old), str(new)
 
 
 def _words(facts: Mapping[str, Any] | None) -> str:
