@@ -35,7 +35,8 @@ class RedisRdb:
 
     def fingerprint(self) -> object:
         with client_of(self.target) as client:
-            return client.info("keyspace"), client.config_get("master*"), client.role()[0]
+            held = {name: words["keys"] for name, words in client.info("keyspace").items()}
+            return held, client.config_get("master*"), client.role()[0]
 
     def structural_damage(self, files: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         path = files / "dump.rdb"

@@ -62,14 +62,17 @@ class Tally:
         if self.moment is None:
             made_at = contents.made_at
             self.moment = 0 if made_at is None else int(made_at.timestamp() * 1000) + 1000
-        if not self.parts.has(number, key):
+        if not (self.parts.whole or self.parts.has(number, key)):
             return False
-        if expiry and abs(expiry - self.moment) <= TOLERANCE_MS:
-            self.doubtful[number] += 1
-        if expiry and expiry <= self.moment:
-            return False
+        if expiry:
+            if abs(expiry - self.moment) <= TOLERANCE_MS:
+                self.doubtful[number] += 1
+            if expiry <= self.moment:
+                return False
         word = rdb.TYPES[form]
-        database = self.databases.setdefault(number, rdb.Database())
+        database = self.databases.get(number)
+        if database is None:
+            database = self.databases[number] = rdb.Database()
         database.keys += 1
         database.expiring += bool(expiry)
         database.types[word] += 1
