@@ -103,9 +103,6 @@ class MilvusDatabase:
                 if index != schema.TEMPORARY
             ]
             partitions = client.list_partitions(name, timeout=CALL_SECONDS)
-            if not found.get("aliases"):
-                # Before version 2.4 the description leaves them out.
-                found["aliases"] = client.list_aliases(name, timeout=CALL_SECONDS)["aliases"]
         return schema.described(
             at, found, indexes=indexes, partitions=partitions, loaded=self._is_loaded(at)
         )
@@ -434,13 +431,13 @@ class MilvusDatabase:
 
     def _aliases(self, at: Name) -> dict[str, str]:
         """Return all aliases of a database, and the collection of each."""
-        client = self._client(at)
+        client, found = self._client(at), {}
         with self._session.translated("listing aliases"):
-            return {
-                alias: client.describe_alias(alias, timeout=CALL_SECONDS)["collection_name"]
-                for collection in client.list_collections(timeout=CALL_SECONDS)
-                for alias in client.list_aliases(collection, timeout=CALL_SECONDS)["aliases"]
-            }
+            for name in client.list_collections(timeout=CALL_SECONDS):
+                # `list_aliases` of version 2.3 looks into the database `default` only.
+                told = client.describe_collection(name, timeout=CALL_SECONDS)
+                found.update(dict.fromkeys(told.get("aliases") or (), name))
+        return found
 
     def _database_exists(self, at: Name) -> bool:
         name = at.database or self._session.endpoint.database or DEFAULT

@@ -91,11 +91,16 @@ class Session:
         try:
             yield
         except pymilvus.MilvusException as error:
-            raise self._error(doing, error.code, str(error.message)) from None
+            # At a login only the cause tells a wrong password from a server that is away.
+            cause = error.__cause__
+            code, words = error.code, str(error.message)
+            if isinstance(cause, _grpc.RpcError) and hasattr(cause, "details"):
+                code, words = cause.code(), f"{words}: {cause.details()}"
+            raise self._error(doing, code, words) from None
         except (_grpc.RpcError, _grpc.FutureTimeoutError) as error:
             code = error.code() if hasattr(error, "code") else "timeout"
             words = str(error.details()) if hasattr(error, "details") else "no answer"
-            raise self._error(doing, code, f"{code}: {words}") from None
+            raise self._error(doing, code, words) from None
 
     def _error(self, doing: str, code: Any, message: str) -> BackupError:
         label = self.endpoint.label
