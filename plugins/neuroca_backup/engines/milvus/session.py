@@ -85,6 +85,18 @@ class Session:
                 )
         return self._clients[name]
 
+    def handler(self, database: str = "") -> Any:
+        """Return what is below the client, for calls that the client has no word for.
+
+        What else has them, `pymilvus.utility`, keeps connections for the whole process and is on
+        its way out.
+        """
+        return self.client(database)._get_connection()  # noqa: SLF001 - see above
+
+    def context(self, database: str = "") -> Any:
+        """Return what tells `handler` the database of a call."""
+        return self.client(database)._generate_call_context()  # noqa: SLF001 - see `handler`
+
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
         """Turn an error of pymilvus into one of ours; the chain is cut, it may hold the token."""
