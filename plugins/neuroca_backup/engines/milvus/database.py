@@ -492,6 +492,14 @@ def _after(collection: Collection, last: Key | None) -> str:
 
 def _batch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Return rows as Milvus gives them as a batch; its dynamic fields are one JSON column."""
+    # It gives a vector of bytes as a list of one.
+    of_bytes = [
+        field.name
+        for field in collection.vectors
+        if field.kind not in {"float_vector", "sparse_vector"}
+    ]
+    if of_bytes:
+        rows = [{**row, **{name: _bytes(row[name]) for name in of_bytes}} for row in rows]
     if not collection.native["dynamic"]:
         return columns.from_rows(collection, rows)
     declared = {field.name for field in collection.fields}
@@ -502,6 +510,10 @@ def _batch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> pa.Reco
             for row in rows
         ],
     )
+
+
+def _bytes(value: Any) -> bytes | None:
+    return b"".join(value) if isinstance(value, list) else value
 
 
 def _row(collection: Collection, row: dict[str, Any]) -> dict[str, Any]:
