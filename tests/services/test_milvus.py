@@ -230,9 +230,9 @@ def test_the_servers_own_import_gives_the_same_rows(
     monkeypatch.setattr(parts, "BATCH_BYTES", 30_000)
     with client(database) as opened:
         create(opened, "items")
-        add_rows(opened, "items", first=0, count=100)
+        add_rows(opened, "items", first=0, count=200)
     backup = back_up(database, tmp_path / "dump")
-    assert len(backup.last.members) == 3
+    assert len(backup.last.members) > 2
     notes = restore(backup, target)
     assert any("the server's own import" in note for note in notes), notes
     assert list(map(plain, everything(target, "items"))) == list(

@@ -233,7 +233,11 @@ class MilvusDatabase:
             )
 
     def create(self, collection: Collection, at: Name, *, mark: str) -> None:
-        """Create the collection and its partitions without any index."""
+        """Create the collection, its partitions and its indexes.
+
+        Milvus indexes each segment when it is full, beside the loading; and imported ones at once
+        only if the index is there before them, else up to a minute later.
+        """
         del mark  # the name tells
         if not self._database_exists(at):
             database = at.database or self._session.endpoint.database
@@ -258,6 +262,13 @@ class MilvusDatabase:
             for partition in collection.partitions:
                 if partition and not client.has_partition(name, partition, timeout=CALL_SECONDS):
                     client.create_partition(name, partition, timeout=CALL_SECONDS)
+            if collection.indexes:
+                client.create_index(
+                    name,
+                    schema.index_parameters(collection.indexes),
+                    timeout=CALL_SECONDS,
+                    sync=False,
+                )
 
     def made_by(self, at: Name) -> str:  # noqa: ARG002 - the name of a copy tells
         """Return ""."""
@@ -298,17 +309,10 @@ class MilvusDatabase:
         )
 
     def build(self, at: Name, collection: Collection) -> None:
-        """Flush, build the indexes, wait for them, load if it was loaded."""
+        """Flush, wait for the indexes, load if it was loaded."""
         client, name = self._client(at), at.collection
         with self._session.translated(f"building the indexes of {at.label}"):
             client.flush(name, timeout=_LOAD_SECONDS)
-            if collection.indexes:
-                client.create_index(
-                    name,
-                    schema.index_parameters(collection.indexes),
-                    timeout=CALL_SECONDS,
-                    sync=False,
-                )
         deadline = time.monotonic() + _BUILD_SECONDS
         pause = 0.1
         while behind := self._unfinished(at):
