@@ -31,6 +31,7 @@ ALL = (
     "postgres",
     "postgres_twin",
     "mongodb",
+    "mongodb_twin",
     "redis",
     "milvus",
     "s3_us_west_2",
@@ -279,10 +280,12 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
 
         name = superuser if kind == "postgres" else twin_superuser
         return PostgresServer(kind=kind, superuser=name)
-    if kind == "mongodb":
+    if kind in {"mongodb", "mongodb_twin"}:
         from neuroca_backup.sandbox.mongod import MongoServer
 
-        return MongoServer()
+        if kind == "mongodb":
+            return MongoServer()
+        return MongoServer(kind=kind, replica_set="rs_twin", user="nca_twin_admin")
     if kind == "redis":
         from neuroca_backup.sandbox.redis_server import RedisServer
 
