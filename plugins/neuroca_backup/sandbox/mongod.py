@@ -41,6 +41,7 @@ class MongoServer:
     replica_set: str = "rs0"
     user: str = "nca_admin"
     oplog_megabytes: int = 200
+    parameters: tuple[str, ...] = ()  # as for --setParameter
     stop_signal: int = signal.SIGTERM
     grace_seconds: float = 10
     account: Account | None = None
@@ -60,6 +61,7 @@ class MongoServer:
                 *(program, "--dbpath", data, "--bind_ip", "127.0.0.1", "--port", str(port)),
                 *("--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"),
                 *self._replication(launch),
+                *(word for one in self.parameters for word in ("--setParameter", one)),
             ]
         )
         endpoint = Endpoint(

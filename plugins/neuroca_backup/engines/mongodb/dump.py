@@ -64,9 +64,13 @@ def dump(endpoint: Endpoint, sink: Sink, options: Options) -> Dump:
             with sink.member(layout.OPLOG) as out:
                 made = ending.full(out, begun)
             made.facts["members"] = _members(counted)
-        documents = sum(one["documents"] for one in counted.values())
-        applications = [one for one in found if one.database != "admin"]
-        if not documents or not applications:
+        # Every server has users, and the document of its version.
+        documents = sum(
+            one["documents"]
+            for name, one in counted.items()
+            if not name.startswith("admin/system.")
+        )
+        if not documents:
             if not options.allow_empty:
                 raise EmptySourceError(
                     f"MongoDB at {endpoint.label} has no collection with documents",
@@ -172,8 +176,11 @@ def _write_documents(
     Raises:
         TransientError: Its name became another collection's, so what was read is not known.
     """
-    database, name = client[definition.database], definition.stored_in
-    member = layout.data_member(definition.database, name)
+    database, name = client[definition.database], _name_now(client, definition)
+    if not name:
+        log.info("%s was dropped before it was read", definition.namespace)
+        return
+    member = layout.data_member(definition.database, definition.stored_in)
     size = _average_size(client, definition)
     reading = database.get_collection(name, read_concern=ReadConcern("majority"))
     try:
@@ -188,11 +195,10 @@ def _write_documents(
                     tally.add(document)
                 out.write(batch)
     except OperationFailure as error:
-        if error.code not in _GONE or _uuid_of(client, definition, name):
+        if error.code not in _GONE or _name_now(client, definition):
             raise
         log.info("%s was dropped while it was read", definition.namespace)
-    now = _uuid_of(client, definition, name)
-    if now != definition.uuid and _still_there(client, definition):
+    if _name_now(client, definition) not in {name, ""}:
         raise TransientError(
             f"{definition.namespace} was renamed while it was read",
             remedy="It is tried again.",
@@ -211,17 +217,13 @@ def _average_size(client: Client, definition: Definition) -> int:
     return int(stats.get("avgObjSize") or stats.get("avgBucketSize") or 1024)
 
 
-def _uuid_of(client: Client, definition: Definition, name: str) -> str:
-    """Return the UUID (hex) of the collection that has this name now, "" where none has."""
-    listed = client[definition.database].list_collections(filter={"name": name})
-    return next((bytes(one["info"]["uuid"]).hex() for one in listed), "")
-
-
-def _still_there(client: Client, definition: Definition) -> bool:
-    return any(
-        bytes(one.get("info", {}).get("uuid", b"")).hex() == definition.uuid
-        for one in client[definition.database].list_collections()
-    )
+def _name_now(client: Client, definition: Definition) -> str:
+    """Return the name of the collection that holds these documents now, "" once it is dropped."""
+    for one in client[definition.database].list_collections():
+        uuid = one.get("info", {}).get("uuid")
+        if uuid is not None and bytes(uuid).hex() == definition.uuid:
+            return str(one["name"])
+    return ""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pymongo.read_concern import ReadConcern
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.engines.mongodb import accounts, catalog, facts, layout, load, session
 from neuroca_backup.engines.mongodb.catalog import COLLECTION, VIEW, Definition
-from neuroca_backup.engines.mongodb.journal import DONE, FILLING, LOADED, Journal, Note
+from neuroca_backup.engines.mongodb.journal import DONE, FILLING, Journal, Note
 from neuroca_backup.errors import ComparisonError, TargetRefusedError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def _plan(
 ) -> None:
     """Note under which name everything is kept that is in the way, before anything is changed."""
     notes = list(journal.notes())
-    if any(note.state != LOADED for note in notes) or any(note.kept is not None for note in notes):
+    unplanned = [note for note in notes if note.kept is None]
+    if not unplanned:
         return
     mine: dict[str, set[str]] = {}
     for note in notes:
@@ -101,7 +102,7 @@ def _plan(
             extra = name not in mine.get(database, set()) and not KEPT.match(name)
             if extra and not name.startswith("system."):
                 journal.aside(database, name, kept_name(client, mark, database, name))
-    for note in notes:
+    for note in unplanned:
         present = _present(client[note.database])
         if note.database == "admin" and note.name in accounts_names:
             kept = ""
@@ -158,8 +159,11 @@ def _place(client: Client, journal: Journal, note: Note, definition: Definition)
         )
     elif staged:
         journal.set(note, state=FILLING)
-        database.drop_collection(note.name)
-        load.make(client, definition, note.name)
+        if note.name.startswith("system."):
+            database[note.name].delete_many({})  # which may not be dropped
+        else:
+            database.drop_collection(note.name)
+            load.make(client, definition, note.name)
         _copy(client, definition, note.staged, note.name)
         database.drop_collection(note.staged)
     _expire(client, definition)
@@ -196,7 +200,8 @@ def _put_aside(client: Client, database: Database, name: str, kept: str) -> None
     else:
         load.make(client, there, kept)
         _copy(client, there, name, kept)
-    database.drop_collection(name)
+    if not name.startswith("system."):
+        database.drop_collection(name)
 
 
 def _copy(client: Client, definition: Definition, source: str, target: str) -> None:
