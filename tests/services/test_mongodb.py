@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -78,7 +79,9 @@ def everything(database: pymongo.database.Database[dict[str, Any]]) -> dict[str,
         name = one["name"]
         if name == "system.views" or name.startswith(("before_", "system.buckets.before_")):
             continue
-        documents: list[Any] = list(database[name].find(sort=None if name == "log" else [("_id", 1)]))
+        documents: list[Any] = list(
+            database[name].find(sort=None if name == "log" else [("_id", 1)])
+        )
         if "viewOn" in one["options"]:
             documents.sort(key=str)
         indexes = [] if one["type"] == "view" else list(database[name].list_indexes())
@@ -181,7 +184,7 @@ def test_the_layout_is_the_one_of_mongodump(
     assert (found["type"], found["collectionName"]) == ("timeseries", "series")
     assert found["options"]["timeseries"]["timeField"] == "at"
     found = json_util.loads((made.files / NAME / "plain.metadata.json").read_text())
-    assert [one["name"] for one in found["indexes"]][0] == "_id_"
+    assert next(one["name"] for one in found["indexes"]) == "_id_"
     assert len(found["uuid"]) == 32
 
 
@@ -320,12 +323,12 @@ def test_a_publish_that_is_cut_off_at_any_step_is_completed_by_a_repeat(
         ENGINE.load(backup, place)
         calls, cut = 0, False
 
-        def command(self: Any, given: Any, *rest: Any, **words: Any) -> Any:
+        def command(self: Any, given: Any, *rest: Any, at: int = step, **words: Any) -> Any:
             nonlocal calls, cut
             name = given if isinstance(given, str) else next(iter(given))
             if name in {"create", "renameCollection", "collMod", "createIndexes"}:
                 calls += 1
-                if calls == step:
+                if calls == at:
                     cut = True
                     raise KeyboardInterrupt
             return original(self, given, *rest, **words)
@@ -349,7 +352,7 @@ def test_a_publish_that_is_cut_off_at_any_step_is_completed_by_a_repeat(
 def test_a_load_that_was_killed_is_repeated_from_a_clean_start(
     mongodb: Endpoint, mongodb_twin: Endpoint, source: Client, target: Client, tmp_path: Path
 ) -> None:
-    source[NAME]["items"].insert_many({"_id": n, "state": bytes(2000)} for n in range(20_000))
+    source[NAME]["items"].insert_many({"_id": n, "state": bytes(2000)} for n in range(10_000))
     made = take(mongodb, tmp_path / "full", databases=[NAME])
     (tmp_path / "manifest.json").write_text(made.manifest.model_dump_json())
     (tmp_path / "password").write_text(mongodb_twin.password)
@@ -377,7 +380,7 @@ ENGINE.load(backup, RestoreTarget(endpoint))
     )
     deadline = time.monotonic() + 60
     half = 0
-    while not 0 < half < 20_000:
+    while not 0 < half < 10_000:
         assert time.monotonic() < deadline
         assert process.poll() is None, "it ended before it could be killed"
         for name in target[NAME].list_collection_names():
@@ -390,7 +393,7 @@ ENGINE.load(backup, RestoreTarget(endpoint))
         ENGINE.publish(restorable([made]), place)
     bring_back(restorable([made]), mongodb_twin)
     assert target[NAME].list_collection_names() == ["items"]
-    assert target[NAME]["items"].count_documents({}) == 20_000
+    assert target[NAME]["items"].count_documents({}) == 10_000
 
 
 def during(action: Callable[[], None], *, member: str) -> type[SpoolSink]:
@@ -489,9 +492,7 @@ def test_a_standalone_server_is_dumped_and_restored_whole_and_says_what_it_canno
         client.drop_database(NAME)
         fill(source[NAME])
         source[NAME].drop_collection("log")
-        sink = during(
-            lambda: _touch(source[NAME]["plain"]), member=f"{NAME}/plain.bson"
-        )
+        sink = during(lambda: _touch(source[NAME]["plain"]), member=f"{NAME}/plain.bson")
         chain = [take(mongodb, tmp_path / "with", databases=[NAME], sink=sink)]
         _touch(source[NAME]["checked"])
         chain.append(take(mongodb, tmp_path / "and", after=chain, databases=[NAME]))
@@ -506,7 +507,8 @@ def _touch(collection: pymongo.collection.Collection[dict[str, Any]]) -> None:
 def test_a_server_that_dies_during_a_dump_is_an_error_that_a_retry_may_mend(
     tmp_path: Path, own_server: Callable[[MongoServer], Endpoint]
 ) -> None:
-    endpoint = own_server(MongoServer(kind="dying"))
+    made = own_server(MongoServer(kind="dying"))
+    endpoint = replace(made, extra={**made.extra, "serverSelectionTimeoutMS": 1000})
     (entry,) = State.read(tmp_path / "servers").entries.values()
     assert entry.process is not None
     pid = entry.process.pid
@@ -550,8 +552,6 @@ def test_the_role_backup_is_all_that_a_dump_needs(
     source.admin["system.users"].delete_many({"user": "backup"})
     source.admin.command("createUser", "backup", pwd="secret", roles=["backup"])
     try:
-        from dataclasses import replace  # noqa: PLC0415 - one test needs it
-
         weak = replace(mongodb, user="backup", password="secret")
         chain = [take(weak, tmp_path / "full")]
         source[NAME]["plain"].delete_one({"_id": 1})
@@ -594,11 +594,7 @@ def test_an_older_target_is_refused_by_both_versions(
 
 
 def test_a_connection_is_refused_by_the_word_that_is_wrong(mongodb: Endpoint) -> None:
-    from dataclasses import replace  # noqa: PLC0415 - as above
-
     with pytest.raises(ConfigurationError, match="surprise"):
         ENGINE.probe(replace(mongodb, extra={**mongodb.extra, "surprise": 1}))
     with pytest.raises(ConfigurationError, match="port"):
         ENGINE.probe(replace(mongodb, extra={**mongodb.extra, "srv": True}))
-
-

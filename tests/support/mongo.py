@@ -89,8 +89,10 @@ def bring_back(backup: Restorable, endpoint: Endpoint, *, replace: bool = False)
     """Restore with every step; the loaded copy must be what was backed up. Return the notes."""
     target = RestoreTarget(endpoint, replace=replace)
     notes = [*ENGINE.preflight(backup, target), *ENGINE.load(backup, target)]
-    assert list(ENGINE.compare(backup, target)) == []
+    differences = [str(one) for one in ENGINE.compare(backup, target)]
+    assert not differences, differences
     notes += ENGINE.publish(backup, target)
-    assert list(ENGINE.compare(backup, target)) == []
+    differences = [str(one) for one in ENGINE.compare(backup, target)]
+    assert not differences, differences
     assert list(ENGINE.publish(backup, target)) == []
     return notes

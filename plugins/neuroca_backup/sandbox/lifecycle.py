@@ -283,9 +283,8 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:
     if kind in {"mongodb", "mongodb_twin"}:
         from neuroca_backup.sandbox.mongod import MongoServer
 
-        if kind == "mongodb":
-            return MongoServer()
-        return MongoServer(kind=kind, replica_set="rs_twin", user="nca_twin_admin")
+        twin = MongoServer(kind=kind, replica_set="rs_twin", user="nca_twin_admin")
+        return MongoServer() if kind == "mongodb" else twin
     if kind == "redis":
         from neuroca_backup.sandbox.redis_server import RedisServer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def _rewrite(path: Path, data: bytes) -> None:
 @contextmanager
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     source = request.getfixturevalue("mongodb")
+    # Only a server that is not there is waited for.
+    source = replace(source, extra={**source.extra, "serverSelectionTimeoutMS": 2000})
     twin = request.getfixturevalue("mongodb_twin")
     name = f"engine_{abs(hash(request.node.name)):x}"
     made = Mongodb(source, twin, name)

@@ -94,7 +94,9 @@ class MongodbEngine:
         collections = manifest.dump.facts["collections"]
         databases = {name.partition(".")[0] for name in collections} - {"admin"}
         documents = sum(one["documents"] or 0 for one in collections.values())
-        return f"{len(databases)} databases, {len(collections)} collections, {documents:,} documents"
+        return (
+            f"{len(databases)} databases, {len(collections)} collections, {documents:,} documents"
+        )
 
     def preflight(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Refuse versions that cannot work and collections that would be replaced."""

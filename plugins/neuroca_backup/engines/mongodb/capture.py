@@ -147,9 +147,8 @@ class Capture:
 
     def _measured(self, found: list[Definition], end: Point) -> dict[str, dict[str, Any] | None]:
         """Return figures by namespace; None where there are none of that moment."""
-        at = end.ts
-        if session.release(self._version) < facts.SNAPSHOT_SINCE:
-            at = None
+        snapshots = session.release(self._version) >= facts.SNAPSHOT_SINCE
+        at = end.ts if snapshots else None
 
         def one(definition: Definition) -> dict[str, Any] | None:
             known = self._before.get(definition.uuid)
@@ -171,9 +170,7 @@ class Capture:
 
         stored = [one for one in found if one.kind != VIEW]
         with ThreadPoolExecutor(self._options.jobs) as pool:
-            return dict(
-                zip((one.namespace for one in stored), pool.map(one, stored), strict=True)
-            )
+            return dict(zip((one.namespace for one in stored), pool.map(one, stored), strict=True))
 
     def _later(self, end: Point) -> Iterator[Operation]:
         transactions = Transactions()

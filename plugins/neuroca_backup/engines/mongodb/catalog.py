@@ -172,10 +172,10 @@ def all_indexes(database: Database, name: str) -> list[dict[str, Any]]:
 
 
 def words(definition: Definition) -> str:
-    """Return options and indexes for comparison: the order of words says nothing."""
+    """Return options and indexes for comparison: neither order nor width of numbers matters."""
     return json.dumps(
         [
-            json.loads(dumps(definition.options)),
+            _relaxed(definition.options),
             {name: _ordered_key(spec) for name, spec in definition.indexes.items()},
         ],
         sort_keys=True,
@@ -184,8 +184,13 @@ def words(definition: Definition) -> str:
 
 def _ordered_key(spec: Mapping[str, Any]) -> Any:
     # The order of an index's key is its meaning, and sorting would hide it.
-    body = json.loads(dumps(spec))
+    body = _relaxed(spec)
     return {**body, "key": list(body.get("key", {}).items())}
+
+
+def _relaxed(document: Mapping[str, Any]) -> Any:
+    words = json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS)
+    return json.loads(words)
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:

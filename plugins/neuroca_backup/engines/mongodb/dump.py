@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pymongo
 from pymongo.errors import OperationFailure
@@ -190,7 +190,7 @@ def _write_documents(
             no_cursor_timeout=True,
             session=kept,
         ) as cursor:
-            for batch in cursor:
+            for batch in cast("Iterator[bytes]", cursor):
                 for document in frames.split(batch, name=member):
                     tally.add(document)
                 out.write(batch)

@@ -68,9 +68,7 @@ def _documents(
     # The driver's snapshot sessions choose the moment themselves, so the commands are sent here.
     with client.start_session(causal_consistency=False) as session:
         command: dict[str, Any] = {"find": name, "batchSize": _BATCH, "noCursorTimeout": True}
-        answer = database.command(
-            {**command, **concern}, session=session, codec_options=_RAW
-        )
+        answer = database.command({**command, **concern}, session=session, codec_options=_RAW)
         cursor = answer["cursor"]
         number, left = cursor["id"], cursor["firstBatch"]
         try:
@@ -105,8 +103,6 @@ def differences(
     if definition.kind == VIEW or not expected["exact"]:
         return
     if expected["documents"] != found["documents"]:
-        yield Difference(
-            f"{what}: documents", str(expected["documents"]), str(found["documents"])
-        )
+        yield Difference(f"{what}: documents", str(expected["documents"]), str(found["documents"]))
     elif expected["digest"] is not None and expected["digest"] != found["digest"]:
         yield Difference(f"{what}: digest", str(expected["digest"]), str(found["digest"]))

@@ -159,7 +159,10 @@ class History:
         options |= {word: value for word, value in body.items() if word not in {"cappedSize"}}
         if options.get("expireAfterSeconds") == "off":
             del options["expireAfterSeconds"]
-        if options.get("validator") == {}:
+        if body.keys() & {"validator", "validationLevel", "validationAction"}:
+            # The server writes its defaults down, too.
+            options = {"validationLevel": "strict", "validationAction": "error", **options}
+        if options.get("validator", {}) == {}:
             for word in ("validator", "validationLevel", "validationAction"):
                 options.pop(word, None)
         if "cappedSize" in body:

@@ -235,7 +235,7 @@ def _last_id(path: Path, member: str) -> Any:
 
 
 def indexes(client: Client, wanted: Wanted) -> None:
-    """Build the indexes of every staged collection; those that expire documents do not do so yet."""
+    """Build the indexes of every staged collection; none of them expires documents yet."""
     for one in wanted.stored.values():
         if f"admin.{one.name}" not in chain.ACCOUNTS or one.database != "admin":
             build(client, one, wanted.staging(one))

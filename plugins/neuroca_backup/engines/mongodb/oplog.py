@@ -6,16 +6,18 @@ https://www.mongodb.com/docs/manual/core/replica-set-oplog/
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import pymongo
 from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from neuroca_backup.engines.mongodb import frames, layout
@@ -25,12 +27,18 @@ if TYPE_CHECKING:
     from neuroca_backup.engines.mongodb.session import Client
 
 _MAJORITY_SECONDS = 60
+_CUT_OFF_SECONDS = 20
+_CAPPED_POSITION_LOST = 136
+Found = TypeVar("Found")
 _FULL_REMEDY = "Take a full backup; the next incremental ones continue that."
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One entry of an oplog: its timestamp, its wall clock time, and a SHA-256 of its bytes."""
+    """One entry of an oplog: its timestamp, a SHA-256 of its bytes, and a time.
+
+    The time is its own, or a later one by which nothing more had been acknowledged.
+    """
 
     ts: Timestamp
     time: datetime
@@ -62,7 +70,8 @@ def start(client: Client) -> Timestamp:
         {"state": {"$in": ["prepared", "inProgress"]}}, sort=[("startOpTime.ts", 1)]
     )
     if oldest and oldest.get("startOpTime"):
-        return min(now, oldest["startOpTime"]["ts"])
+        begun: Timestamp = oldest["startOpTime"]["ts"]
+        return min(now, begun)
     return now
 
 
@@ -72,6 +81,8 @@ def settled(client: Client) -> Point:
     Raises:
         TransientError: The majority did not follow in a minute.
     """
+    # Asked for first: whatever was acknowledged by this time is not after the newest entry.
+    asked = client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
     newest = client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
     deadline = time.monotonic() + _MAJORITY_SECONDS
     while client.admin.command("hello")["lastWrite"]["majorityOpTime"]["ts"] < newest:
@@ -87,7 +98,8 @@ def settled(client: Client) -> Point:
             f"The entry {text(newest)} is no longer in the oplog: a primary was replaced",
             remedy="It is tried again.",
         )
-    return point(found)
+    end = point(found)
+    return dataclasses.replace(end, time=max(end.time, asked))
 
 
 def point(entry: RawBSONDocument) -> Point:
@@ -109,7 +121,7 @@ def require_continued(client: Client, consistency: Mapping[str, str]) -> Timesta
     found = _entry(client, ended)
     if found is not None and point(found).entry == consistency["entry"]:
         return ended
-    oldest = client.local["oplog.rs"].find_one(sort=[("$natural", 1)])
+    oldest = _steady(lambda: client.local["oplog.rs"].find_one(sort=[("$natural", 1)]))
     if oldest is not None and oldest["ts"] > ended:
         raise ChainBrokenError(
             f"The oplog begins at {oldest['ts'].as_datetime().isoformat()}, after the parent's end "
@@ -150,7 +162,7 @@ def write(
         last = entry["ts"]
         seen(entry)
         out.write(entry.raw)
-    if (inclusive and first != after) or (last != until and after != until):
+    if (inclusive and first != after) or until not in {last, after}:
         raise TransientError(
             f"The oplog no longer holds all entries from {text(after)} to {text(until)}",
             remedy="It is tried again. If it repeats, enlarge the oplog (replSetResizeOplog): it "
@@ -173,13 +185,28 @@ def _between(
         cursor_type=pymongo.CursorType.EXHAUST,
         no_cursor_timeout=True,
     ) as cursor:
-        for batch in cursor:
+        for batch in cast("Iterator[bytes]", cursor):
             for document in frames.split(batch, name=layout.OPLOG):
                 yield RawBSONDocument(bytes(document))
 
 
 def _entry(client: Client, ts: Timestamp) -> RawBSONDocument | None:
-    return next(_between(client, ts, ts, inclusive=True), None)
+    return _steady(lambda: next(_between(client, ts, ts, inclusive=True), None))
+
+
+def _steady(look: Callable[[], Found]) -> Found:
+    """Return what a look into the oplog finds, looking again when the place was cut off meanwhile.
+
+    A busy server removes the oldest entries under a reader that has not moved on yet.
+    """
+    deadline = time.monotonic() + _CUT_OFF_SECONDS
+    while True:
+        try:
+            return look()
+        except OperationFailure as error:
+            if error.code != _CAPPED_POSITION_LOST or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _wall(entry: Mapping[str, Any]) -> datetime:

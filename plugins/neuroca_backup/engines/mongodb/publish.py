@@ -7,7 +7,8 @@ copied under the final name; it is unreadable or incomplete while that lasts, an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import pymongo
 from pymongo.read_concern import ReadConcern
@@ -29,9 +30,7 @@ _LONGEST_NAMESPACE = 240  # bytes; the server's limit is 255, and a number may f
 _COPY_BYTES = 4 * 1024 * 1024
 
 
-def publish(
-    client: Client, mark: str, whole: frozenset[str], target: RestoreTarget
-) -> list[str]:
+def publish(client: Client, mark: str, whole: frozenset[str], target: RestoreTarget) -> list[str]:
     """Put everything in place that the journal of `mark` notes, then forget the journal.
 
     Raises:
@@ -49,13 +48,12 @@ def publish(
 
 def occupied(client: Client, database: str, names: set[str], *, whole: bool) -> list[str]:
     """Return which of `names`, or of all names if `whole`, hold documents or are views."""
-    found = []
-    for one in _present(client[database]).values():
-        if (one.name in names or (whole and not KEPT.match(one.name))) and (
-            one.kind == VIEW or client[database][one.name].find_one({}, {"_id": 1}) is not None
-        ):
-            found.append(one.namespace)
-    return found
+    return [
+        one.namespace
+        for one in _present(client[database]).values()
+        if (one.name in names or (whole and not KEPT.match(one.name)))
+        and (one.kind == VIEW or client[database][one.name].find_one({}, {"_id": 1}) is not None)
+    ]
 
 
 def kept_name(client: Client, mark: str, database: str, name: str) -> str:
@@ -217,7 +215,7 @@ def _copy(client: Client, definition: Definition, source: str, target: str) -> N
     with reading.find_raw_batches(
         cursor_type=pymongo.CursorType.EXHAUST, no_cursor_timeout=True
     ) as cursor:
-        for batch in cursor:
+        for batch in cast("Iterator[bytes]", cursor):
             waiting += batch
             if len(waiting) >= _COPY_BYTES:
                 load.insert_batch(client, database.name, names[1], waiting)

@@ -118,9 +118,7 @@ def publish_all(backup: Restorable, target: RestoreTarget) -> list[str]:
     return []
 
 
-def _require_newer(
-    backup: Restorable, theirs: str, feature: str, target: RestoreTarget
-) -> None:
+def _require_newer(backup: Restorable, theirs: str, feature: str, target: RestoreTarget) -> None:
     source = backup.last.dump.server_version
     source_feature = backup.last.dump.facts["feature_version"] or source
     pairs = ((source, theirs, "MongoDB"), (source_feature, feature, "featureCompatibilityVersion"))
@@ -170,7 +168,7 @@ def _facts(
     client: Client, definition: Definition, there: Definition, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     now: dict[str, Any] = {**there.facts(), "documents": None, "digest": None, "exact": True}
-    if there.kind != VIEW and definition.kind != VIEW and expected["exact"]:
+    if VIEW not in {there.kind, definition.kind} and expected["exact"]:
         now |= facts.measure(
             client,
             there.database,
@@ -210,5 +208,3 @@ def _nothing_loaded(namespace: str, target: RestoreTarget) -> NotFoundError:
         remedy="Run the restore from its load step on.",
         namespace=namespace,
     )
-
-

@@ -60,14 +60,27 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 _AGAIN = "It is tried again; if it keeps happening read the server's own log."
+_REFUSED = frozenset({13, 18, 8000})
+_TRANSIENT = frozenset(
+    {6, 7, 43, 46, 50, 63, 64, 89, 91, 112, 117, 133, 134, 136, 175, 189, 202, 237, 239, 246, 262}
+    | {9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
+)
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
-_REFUSED = {13, 18, 8000}
-_MISSING = {26, 73}
-_EXISTING = {48}
-_TRANSIENT = {
-    *(6, 7, 43, 46, 50, 63, 64, 89, 91, 112, 117, 133, 134, 136, 175, 189, 202, 237, 239, 246, 262),
-    *(9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436),
-}
+_BY_CODE: tuple[tuple[frozenset[int], tuple[type[BackupError], str]], ...] = (
+    (
+        _REFUSED,
+        (AccessDeniedError, "Check the connection's user, password, authSource and roles."),
+    ),
+    (_TRANSIENT, (TransientError, _AGAIN)),
+    (
+        frozenset({26, 73}),
+        (NotFoundError, "Check the name of the database or the collection."),
+    ),
+    (
+        frozenset({48}),
+        (AlreadyExistsError, "Remove the collection of that name, or choose another."),
+    ),
+)
 _WORD_LIMIT = 300
 
 
@@ -110,7 +123,7 @@ def version(client: Client) -> str:
 
 def release(text: str) -> tuple[int, int]:
     """Return the two numbers of `6.0.5` or `6.0` that decide compatibility."""
-    major, minor = (text.split(".") + ["0"])[:2]
+    major, minor = [*text.split("."), "0"][:2]
     return int(major), int(minor)
 
 
@@ -205,14 +218,9 @@ def _words(error: driver.PyMongoError) -> str:
 
 def _meaning(error: driver.PyMongoError) -> tuple[type[BackupError], str]:
     code = _code(error)
-    if code in _REFUSED:
-        return AccessDeniedError, "Check the connection's user, password, authSource and roles."
-    if code in _TRANSIENT:
-        return TransientError, _AGAIN
-    if code in _MISSING:
-        return NotFoundError, "Check the name of the database or the collection."
-    if code in _EXISTING:
-        return AlreadyExistsError, "Remove the collection of that name, or choose another."
+    for codes, meaning in _BY_CODE:
+        if code in codes:
+            return meaning
     if isinstance(error, driver.ConnectionFailure):
         return UnreachableError, "Check that the server runs and that the network reaches it."
     if isinstance(error, driver.ConfigurationError | driver.InvalidURI | driver.InvalidName):
