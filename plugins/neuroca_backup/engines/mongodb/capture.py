@@ -210,6 +210,7 @@ class Capture:
             facts={
                 "collections": collections,
                 "members": {},
+                "definitions": [],
                 "checksums": self._options.checksums,
                 "databases": plain(self._options.databases),
                 "feature_version": session.feature_version(self._client),

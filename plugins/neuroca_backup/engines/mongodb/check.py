@@ -10,7 +10,6 @@ from bson import InvalidBSON, Timestamp, json_util
 from bson.raw_bson import RawBSONDocument
 
 from neuroca_backup.engines.mongodb import frames, layout, oplog
-from neuroca_backup.engines.mongodb.catalog import VIEW
 from neuroca_backup.errors import DamagedError
 from neuroca_backup.model.manifest import Manifest
 
@@ -29,18 +28,11 @@ def check(manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
     names = {member.name for member in manifest.members}
     counted: Mapping[str, Any] = manifest.dump.facts["members"]
     consistency = manifest.dump.consistency
-    needed = set(counted) | ({layout.OPLOG} if "ts" in consistency else set())
+    needed = {*counted, *manifest.dump.facts["definitions"]}
+    if "ts" in consistency:
+        needed.add(layout.OPLOG)
     for name in sorted(needed - names):
         raise _damaged(name, "is not in the backup")
-    if manifest.kind == "full":
-        for namespace, one in manifest.dump.facts["collections"].items():
-            # What was made while the dump was running is in the oplog alone.
-            database, name = layout.split(namespace)
-            member = layout.metadata_member(database, name)
-            known = {each["uuid"] for each in counted.values()}
-            if one["type"] != VIEW and one["uuid"] in known and member not in names:
-                if not any("renamed to" in note for note in manifest.dump.notes):
-                    raise _damaged(member, "is not in the backup")
     for name in sorted(names):
         with open_member(name) as stream:
             if name == layout.OPLOG:

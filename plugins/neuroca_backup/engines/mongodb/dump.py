@@ -63,7 +63,7 @@ def dump(endpoint: Endpoint, sink: Sink, options: Options) -> Dump:
             ending = capture.Capture(client, version, options)
             with sink.member(layout.OPLOG) as out:
                 made = ending.full(out, begun)
-            made.facts["members"] = _members(counted)
+            made.facts.update(members=_members(counted), definitions=_metadata_members(found))
         # Every server has users, and the document of its version.
         documents = sum(
             one["documents"]
@@ -105,6 +105,7 @@ def _standalone(
         facts={
             "collections": collections,
             "members": _members(counted),
+            "definitions": _metadata_members(found),
             "checksums": options.checksums,
             "databases": capture.plain(options.databases),
             "feature_version": session.feature_version(client),
@@ -119,6 +120,10 @@ def _members(counted: dict[str, dict[str, Any]]) -> dict[str, Any]:
         name: {"uuid": one["uuid"], "documents": one["documents"]}
         for name, one in sorted(counted.items())
     }
+
+
+def _metadata_members(found: list[Definition]) -> list[str]:
+    return sorted(layout.metadata_member(one.database, one.name) for one in found)
 
 
 def _write_collections(

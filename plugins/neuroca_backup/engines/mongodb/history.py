@@ -13,6 +13,8 @@ from neuroca_backup.engines.mongodb.catalog import COLLECTION, TIMESERIES, VIEW,
 from neuroca_backup.engines.mongodb.operations import Operation
 from neuroca_backup.errors import ChainBrokenError
 
+_VALIDATION = frozenset({"validator", "validationLevel", "validationAction"})
+
 
 class History:
     """The definitions at one moment; `apply` moves it on by one operation.
@@ -49,9 +51,10 @@ class History:
         if operation.namespace.endswith(f".{layout.VIEWS}"):
             self._view(operation)
             return
-        if operation.kind != operations.COMMAND:
-            return
-        body, known = operation.body, self._stored.get(operation.uuid)
+        if operation.kind == operations.COMMAND:
+            self._command(operation)
+
+    def _command(self, operation: Operation) -> None:
         match operation.command:
             case "create":
                 self._create(operation)
@@ -61,15 +64,10 @@ class History:
                 self._drop_database(operation.database)
             case "renameCollection":
                 self._rename(operation)
-            case "collMod" if known is not None:
-                self._modify(known, body)
-            case "createIndexes" if known is not None:
-                spec = {word: value for word, value in body.items() if word != "createIndexes"}
-                self._index(known, [spec])
-            case "commitIndexBuild" if known is not None:
-                self._index(known, body["indexes"])
-            case "dropIndexes" | "deleteIndexes" | "deleteIndex" | "dropIndex" if known:
-                self._drop_index(known, body)
+            case _:
+                known = self._stored.get(operation.uuid)
+                if known is not None:
+                    self._stored[operation.uuid] = _changed(known, operation)
 
     def _follows(self, database: str) -> bool:
         return layout.takes_database(database) and (
@@ -131,54 +129,67 @@ class History:
                 namespace=target,
             )
 
-    def _modify(self, known: Definition, given: Mapping[str, Any]) -> None:
-        body = _plain(given)
-        del body["collMod"]
-        index = body.pop("index", None)
-        indexes = dict(known.indexes)
-        if index is not None:
-            name = index.get("name") or next(
-                (n for n, s in indexes.items() if s["key"] == index.get("keyPattern")), ""
-            )
-            if name in indexes:
-                changes = {w: v for w, v in index.items() if w not in {"name", "keyPattern"}}
-                spec = {**indexes[name], **changes}
-                for word in ("hidden", "prepareUnique"):
-                    if spec.get(word) is False:
-                        del spec[word]
-                if spec.get("unique"):
-                    spec.pop("prepareUnique", None)
-                indexes[name] = spec
-        options = dict(known.options)
-        if "timeseries" in body:
-            series = {**options.get("timeseries", {}), **body.pop("timeseries")}
-            if "granularity" in series:
-                series.pop("bucketMaxSpanSeconds", None)
-                series.pop("bucketRoundingSeconds", None)
-            options["timeseries"] = series
-        options |= {word: value for word, value in body.items() if word not in {"cappedSize"}}
-        if options.get("expireAfterSeconds") == "off":
-            del options["expireAfterSeconds"]
-        if body.keys() & {"validator", "validationLevel", "validationAction"}:
-            # The server writes its defaults down, too.
-            options = {"validationLevel": "strict", "validationAction": "error", **options}
-        if options.get("validator", {}) == {}:
-            for word in ("validator", "validationLevel", "validationAction"):
-                options.pop(word, None)
-        if "cappedSize" in body:
-            options["size"] = body["cappedSize"]
-        if "cappedMax" in body:
-            options["max"] = options.pop("cappedMax")
-        self._stored[known.uuid] = dataclasses.replace(known, options=options, indexes=indexes)
 
-    def _index(self, known: Definition, specs: Iterable[Mapping[str, Any]]) -> None:
-        made = {spec["name"]: _plain(spec) for spec in specs}
-        self._stored[known.uuid] = dataclasses.replace(known, indexes={**known.indexes, **made})
+def _changed(known: Definition, operation: Operation) -> Definition:
+    """Return what a command about options or indexes makes of a definition."""
+    body = operation.body
+    match operation.command:
+        case "collMod":
+            changes = _plain(body)
+            del changes["collMod"]
+            index = changes.pop("index", None)
+            indexes = known.indexes if index is None else _changed_index(known.indexes, index)
+            options = _changed_options(known.options, changes)
+            return dataclasses.replace(known, options=options, indexes=indexes)
+        case "createIndexes":
+            spec = {word: value for word, value in _plain(body).items() if word != "createIndexes"}
+            return dataclasses.replace(known, indexes={**known.indexes, spec["name"]: spec})
+        case "commitIndexBuild":
+            made = {spec["name"]: _plain(spec) for spec in body["indexes"]}
+            return dataclasses.replace(known, indexes={**known.indexes, **made})
+        case "dropIndexes" | "deleteIndexes" | "deleteIndex" | "dropIndex":
+            gone = body["index"]
+            left = {n: spec for n, spec in known.indexes.items() if gone not in {n, "*"}}
+            return dataclasses.replace(known, indexes=left)
+    return known
 
-    def _drop_index(self, known: Definition, body: Mapping[str, Any]) -> None:
-        name = body["index"]
-        left = {n: spec for n, spec in known.indexes.items() if n != name and name != "*"}
-        self._stored[known.uuid] = dataclasses.replace(known, indexes=left)
+
+def _changed_index(
+    indexes: Mapping[str, Mapping[str, Any]], change: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    name = change.get("name") or next(
+        (name for name, spec in indexes.items() if spec["key"] == change.get("keyPattern")), ""
+    )
+    if name not in indexes:
+        return dict(indexes)
+    words = {word: value for word, value in change.items() if word not in {"name", "keyPattern"}}
+    spec = {**indexes[name], **words}
+    unset = {word for word in ("hidden", "prepareUnique") if spec.get(word) is False}
+    if spec.get("unique"):
+        unset.add("prepareUnique")
+    return {**indexes, name: {word: value for word, value in spec.items() if word not in unset}}
+
+
+def _changed_options(options: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**options, **change}
+    if "timeseries" in change:
+        series = {**options.get("timeseries", {}), **change["timeseries"]}
+        if "granularity" in change["timeseries"]:
+            # The server derives these from the granularity.
+            for word in ("bucketMaxSpanSeconds", "bucketRoundingSeconds"):
+                series.pop(word, None)
+        found["timeseries"] = series
+    for word, name in (("cappedSize", "size"), ("cappedMax", "max")):
+        if word in found:
+            found[name] = found.pop(word)
+    if found.get("expireAfterSeconds") == "off":
+        del found["expireAfterSeconds"]
+    if change.keys() & _VALIDATION:
+        # The server writes its defaults down, too.
+        found = {"validationLevel": "strict", "validationAction": "error", **found}
+    if not found.get("validator"):
+        found.pop("validator", None)
+    return found
 
 
 def _plain(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,9 +220,9 @@ def covered(backup: Restorable, wanted: Wanted) -> dict[str, Timestamp]:
         transactions = Transactions()
         for entry in chain.entries(backup.folders[0]):
             for operation in transactions.feed(entry):
-                if operation.kind == operations.INSERT and operation.uuid in last:
-                    if operation.body.get("_id") == last[operation.uuid]:
-                        found[operation.uuid] = operation.ts
+                inserted = operation.kind == operations.INSERT and operation.uuid in last
+                if inserted and operation.body.get("_id") == last[operation.uuid]:
+                    found[operation.uuid] = operation.ts
     return found
 
 
