@@ -322,6 +322,11 @@ def test_only_what_has_changed_is_counted_again(
     assert read == [f"{NAME}.a"]
     found = more.manifest.dump.facts["collections"]
     assert [found[f"{NAME}.{name}"]["documents"] for name in ("a", "b")] == [11, 10]
+    read.clear()
+    source[NAME]["a"].delete_many({"_id": {"$lt": 4}})
+    more = take(mongodb, tmp_path / "cheap", after=chain, databases=[NAME], checksums=False)
+    assert read == []
+    assert more.manifest.dump.facts["collections"][f"{NAME}.a"]["documents"] == 7
 
 
 def test_an_oplog_that_has_rolled_over_the_parents_end_breaks_the_chain(
