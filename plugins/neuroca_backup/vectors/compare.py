@@ -21,7 +21,7 @@ def differences(backup: restore.Backup, database: VectorDatabase) -> Iterator[Fo
         at = restore.loaded_name(one, present)
         there = database.describe(at)
         yield from _definition(one, there)
-        if there.key != one.collection.key or set(there.vectors) != set(one.collection.vectors):
+        if there.key != one.collection.key or there.vectors != one.collection.vectors:
             continue  # nothing more can be asked of it
         with database.reading(at):
             yield from _rows(one, at, database)

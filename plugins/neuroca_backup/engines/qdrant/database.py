@@ -1,0 +1,417 @@
+"""A session with a Qdrant server; see `vectors.database.VectorDatabase`.
+
+Qdrant can neither rename nor copy a collection, it can point an alias at one. So a copy that is
+being loaded has its final name from the beginning where that is free, and otherwise the name
+`<collection>_restored_<mark>`; either way it is called `restoring_<mark>` by an alias until it is
+compared. Publishing takes that alias away, and where the name was taken deletes what had it and
+lets an alias of that name point to the copy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from neuroca_backup.engines.qdrant import client as qdrant
+from neuroca_backup.engines.qdrant import rows, schema
+from neuroca_backup.errors import (
+    ConfigurationError,
+    IncompatibleVersionError,
+    InterruptedToolError,
+)
+from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.vectors import http_service
+from neuroca_backup.vectors.database import Key
+from neuroca_backup.vectors.model import Collection, Name
+from neuroca_backup.vectors.naming import STAGING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from qdrant_client import QdrantClient
+
+Result = TypeVar("Result")
+
+_COPY = re.compile(r"(?P<name>.+)_restored_[0-9a-f]{12}")
+_LONGEST = 255
+# Points of the first page, by which the size of a point is judged.
+_FIRST_PAGE = 64
+_LARGEST_PAGE = 10_000
+# The server takes 32 MB of JSON, which has up to 23 characters for 4 bytes.
+_INSERT_BYTES = 4 * 1024 * 1024
+_BUILD_SECONDS = 6 * 3600.0
+# How many candidates a search looks at: more than the default 128 is more thorough.
+_SEARCHED = 512
+
+
+class QdrantDatabase:
+    """An open session."""
+
+    beside: ClassVar[bool] = True
+    threads: ClassVar[int] = 4
+
+    def __init__(self, endpoint: Endpoint, client: QdrantClient) -> None:
+        self._endpoint = endpoint
+        self._client = client
+        self._collections: dict[Name, Collection] = {}
+
+    @classmethod
+    @contextmanager
+    def opened(cls, endpoint: Endpoint) -> Iterator[QdrantDatabase]:
+        """Log in for the length of the block."""
+        with qdrant.opened(endpoint) as client:
+            yield cls(endpoint, client)
+
+    def version(self) -> str:
+        """Return the server's version; this asks once, so that a wrong address shows at once."""
+        with qdrant.translated(self._endpoint):
+            # The version is told to anybody, the collections only to whoever has a key.
+            self._client.get_collections()
+            return str(self._client.info().version)
+
+    def tools(self) -> Mapping[str, str]:
+        """Return our client's version."""
+        return {"qdrant-client": qdrant.version()}
+
+    def collections(self) -> Sequence[Name]:
+        """Return all collections, those that a restore is loading under their alias."""
+        names = self._ask(lambda: self._client.get_collections().collections)
+        shown = {name.name: name.name for name in names}
+        aliases = self._aliases()
+        shown |= {of: alias for alias, of in aliases.items() if self._is_copy(of, alias)}
+        shown |= {of: alias for alias, of in aliases.items() if STAGING.fullmatch(alias)}
+        return sorted(Name("", name) for name in shown.values())
+
+    def describe(self, at: Name) -> Collection:
+        """Return one collection as it can be created again."""
+        info = self._ask(lambda: self._client.get_collection(at.collection))
+        aliases = self._aliases()
+        physical = aliases.get(at.collection, at.collection)
+        found = schema.described(
+            at,
+            info.config.model_dump(mode="json", exclude_none=True),
+            {
+                name: one.model_dump(mode="json", exclude_none=True, exclude={"points"})
+                for name, one in info.payload_schema.items()
+            },
+            [
+                alias
+                for alias, of in aliases.items()
+                if of == physical and alias != at.collection and not STAGING.fullmatch(alias)
+            ],
+        )
+        self._collections[at] = found
+        return found
+
+    @contextmanager
+    def reading(self, at: Name) -> Iterator[None]:  # noqa: ARG002 - the protocol's
+        """Do nothing: a point that was acknowledged can be read."""
+        yield
+
+    def count(self, at: Name, *, partition: str = "") -> int:  # noqa: ARG002 - undivided
+        """Return the exact number of points."""
+        return int(self._ask(lambda: self._client.count(at.collection, exact=True).count))
+
+    def export(
+        self,
+        at: Name,
+        collection: Collection,
+        *,
+        partition: str,  # noqa: ARG002 - undivided
+        batch_bytes: int,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield all points in the server's order, numbers first; goes on after a failed page."""
+        largest = _limit_of(collection, "max_query_limit", _LARGEST_PAGE)
+        limit, offset = min(_FIRST_PAGE, largest), None
+        while True:
+            records, offset = self._page(at, limit, offset)
+            if records:
+                batch = rows.batch_of(collection, records)
+                yield from _slices(batch, 2 * batch_bytes)
+                limit = max(1, min(largest, batch_bytes * batch.num_rows // batch.nbytes))
+            if offset is None:
+                return
+
+    def refuse(self, collection: Collection, at: Name) -> None:
+        """Refuse names that the server could not give, and aliases that stand in the way."""
+        aliases = self._aliases()
+        of = aliases.get(at.collection)
+        if of is not None and not self._is_copy(of, at.collection):
+            raise IncompatibleVersionError(
+                f"{at.label} is an alias of the collection {of} on {self._endpoint.label}, "
+                "the backup has a collection of that name",
+                remedy="Delete or rename that alias, or restore to another server.",
+                alias=at.collection,
+                collection=of,
+            )
+        if len(_copy_name(at.collection, "0" * 12)) > _LONGEST:
+            raise IncompatibleVersionError(
+                f"The name {at.label} is too long to be restored beside what is there",
+                remedy="Restore to another store, or rename the collection at its source.",
+                collection=at.label,
+            )
+        taken = sorted(
+            alias
+            for alias in collection.transient.get("aliases", ())
+            if aliases.get(alias, at.collection) not in {at.collection, of}
+        )
+        if taken:
+            raise IncompatibleVersionError(
+                f"The aliases {', '.join(taken)} of {at.label} belong to other collections on "
+                f"{self._endpoint.label}",
+                remedy="Delete these aliases there, or restore to another server.",
+                aliases=taken,
+            )
+
+    def create(self, collection: Collection, at: Name, *, mark: str) -> None:
+        """Create an empty collection, under its own name if nothing holds it, and its alias."""
+        place = self.place(collection.at).collection
+        aliases = self._aliases()
+        taken = place in aliases or (self._exists(place) and self.count(Name("", place)) > 0)
+        physical = place
+        if taken:
+            # The same backup may be restored again over a copy of itself, which is still needed.
+            marks = (mark, mark[1:] + mark[:1])
+            names = (_copy_name(place, one) for one in marks)
+            physical = next(name for name in names if name != aliases.get(place))
+        with qdrant.translated(self._endpoint):
+            # What is left of a try that came no further than this; or an empty one.
+            self._client.delete_collection(physical)
+            self._client.create_collection(physical, **schema.creation(collection))
+        self._point({at.collection: physical})
+        self._collections[at] = collection
+
+    def made_by(self, at: Name) -> str:  # noqa: ARG002 - the name tells
+        """Return "": the alias tells."""
+        return ""
+
+    def insert(self, at: Name, batch: pa.RecordBatch, *, partition: str) -> None:  # noqa: ARG002
+        """Insert points; each request is answered when they are applied."""
+        collection = self._collections[at]
+        for piece in _slices(batch, _INSERT_BYTES):
+            points = list(rows.points_of(collection, piece))
+            done = self._ask(lambda: self._client.upsert(at.collection, points, wait=True))  # noqa: B023 - called at once
+            if done.status != "completed":
+                raise InterruptedToolError(
+                    f"Qdrant at {self._endpoint.label} only {done.status.value} a batch of points",
+                    remedy="Run the load again: it starts clean.",
+                    collection=at.label,
+                )
+
+    def bulk_import(
+        self,
+        at: Name,  # noqa: ARG002 - the protocol's
+        collection: Collection,  # noqa: ARG002 - as above
+        parts: Sequence[Path],  # noqa: ARG002 - as above
+        *,
+        partition: str,  # noqa: ARG002 - as above
+        on_rows: Callable[[int], None],  # noqa: ARG002 - as above
+    ) -> bool:
+        """Return False: the server reads nothing but its own snapshots."""
+        return False
+
+    def build(self, at: Name, collection: Collection) -> None:
+        """Index payloads first, then vectors: their graph has links for filters only then."""
+        name = at.collection
+        for field, index in collection.native["payload_indexes"].items():
+            kind = index.get("params") or index["data_type"]
+            self._ask(
+                lambda: self._client.create_payload_index(
+                    name,
+                    field,  # noqa: B023 - called at once
+                    field_schema=_payload_schema(kind),  # noqa: B023 - as above
+                    wait=True,
+                )
+            )
+        strict = collection.transient["config"].get("strict_mode_config")
+        changes = {} if strict is None else {"strict_mode_config": _strict(strict)}
+        self._ask(
+            lambda: self._client.update_collection(
+                name, optimizers_config=schema.optimizers(collection), **changes
+            )
+        )
+
+        def missing() -> str:
+            info = self._ask(lambda: self._client.get_collection(name))
+            if info.status == "green":
+                return ""
+            return (
+                f"its status is {info.status.value}, {info.indexed_vectors_count or 0:,} vectors "
+                f"of {info.points_count or 0:,} points are indexed"
+            )
+
+        http_service.until(missing, seconds=_BUILD_SECONDS, what=f"{at.label} was not indexed")
+
+    def fetch(
+        self,
+        at: Name,
+        collection: Collection,
+        keys: Sequence[Key],
+        *,
+        partition: str,  # noqa: ARG002 - undivided
+    ) -> pa.RecordBatch:
+        """Return the points with these ids that there are."""
+        ids = [rows.id_of(str(key)) for key in keys]
+        records = self._ask(
+            lambda: self._client.retrieve(at.collection, ids, with_payload=True, with_vectors=True)
+        )
+        return rows.batch_of(collection, records)
+
+    def nearest(
+        self,
+        at: Name,
+        collection: Collection,
+        vector: Any,
+        *,
+        field: str,
+        partition: str,  # noqa: ARG002 - undivided
+        limit: int,
+    ) -> Sequence[Key]:
+        """Return the ids of the nearest points, through the index."""
+        from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+        name = collection.field(field).native["vector"]
+        found = self._ask(
+            lambda: self._client.query_points(
+                at.collection,
+                query=vector.tolist(),
+                using=name or None,
+                limit=limit,
+                with_payload=False,
+                search_params=models.SearchParams(
+                    hnsw_ef=_SEARCHED,
+                    quantization=models.QuantizationSearchParams(rescore=True, oversampling=4.0),
+                ),
+            )
+        )
+        return [rows.key_of(point.id) for point in found.points]
+
+    def drop(self, at: Name) -> None:
+        """Drop a collection; of one that a restore is loading, the copy and its alias."""
+        name = at.collection
+        if STAGING.fullmatch(name):
+            name = self._aliases().get(name, name)
+        self._ask(lambda: self._client.delete_collection(name))
+
+    def swap(
+        self,
+        collection: Collection,
+        at: Name,
+        *,
+        loaded: Name,
+        kept: Name,  # noqa: ARG002 - nothing can be kept: there is no other name for it
+    ) -> Sequence[str]:
+        """Give the copy its name, deleting what had it; see the module's docstring."""
+        aliases = self._aliases()
+        physical = aliases.get(loaded.collection)
+        if physical is None:
+            return []
+        place, old = at.collection, aliases.get(at.collection)
+        wanted = dict.fromkeys(collection.transient.get("aliases", ()), physical)
+        notes = []
+        if physical != place:
+            wanted[place] = physical
+            notes.append(f"{place} is an alias now: its collection is called {physical}")
+            if old is None and self._exists(place):
+                # An alias cannot have the name of a collection, so that goes first.
+                self._ask(lambda: self._client.delete_collection(place))
+                notes.append(f"What was in {place} has been deleted")
+        self._point(wanted, without=loaded.collection)
+        if old is not None and old != physical:
+            self._ask(lambda: self._client.delete_collection(old))
+            notes.append(f"What was in {place}, {old}, has been deleted")
+        return notes or [f"{place} is complete"]
+
+    def place(self, at: Name) -> Name:
+        """Return the same name: a server has no databases."""
+        if self._endpoint.database:
+            raise ConfigurationError(
+                f"The connection names a database, {self._endpoint.database}",
+                remedy="Qdrant has none: leave the connection's schema empty.",
+                path="schema",
+                value=self._endpoint.database,
+            )
+        return at
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        def translated() -> Result:
+            with qdrant.translated(self._endpoint):
+                return call()
+
+        return http_service.patiently(translated)
+
+    def _page(self, at: Name, limit: int, offset: Any) -> tuple[list[Any], Any]:
+        records, following = self._ask(
+            lambda: self._client.scroll(
+                at.collection, limit=limit, offset=offset, with_payload=True, with_vectors=True
+            )
+        )
+        if following is not None and following == offset:
+            raise InterruptedToolError(
+                f"Qdrant at {self._endpoint.label} does not get beyond point {offset}",
+                remedy="It is tried again; look at the server's log.",
+                collection=at.label,
+            )
+        return list(records), following
+
+    def _aliases(self) -> dict[str, str]:
+        """Return every alias of the server and the collection that it points to."""
+        found = self._ask(lambda: self._client.get_aliases().aliases)
+        return {one.alias_name: one.collection_name for one in found}
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._ask(lambda: self._client.collection_exists(name)))
+
+    def _point(self, aliases: Mapping[str, str], *, without: str = "") -> None:
+        """Point aliases at collections and take one away, all at one moment."""
+        from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+        actions: list[Any] = [
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(alias_name=alias, collection_name=of)
+            )
+            for alias, of in aliases.items()
+        ]
+        if without:
+            actions.append(
+                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=without))
+            )
+        self._ask(lambda: self._client.update_collection_aliases(actions))
+
+    @staticmethod
+    def _is_copy(physical: str, alias: str) -> bool:
+        match = _COPY.fullmatch(physical)
+        return match is not None and match["name"] == alias
+
+
+def _copy_name(name: str, mark: str) -> str:
+    return f"{name}_restored_{mark}"
+
+
+def _slices(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """Yield `batch` in pieces of at most about `most` bytes, at least a row each."""
+    length = max(1, most * batch.num_rows // max(batch.nbytes, 1))
+    for first in range(0, batch.num_rows, length):
+        yield batch.slice(first, length)
+
+
+def _limit_of(collection: Collection, word: str, most: int) -> int:
+    """Return a limit of the collection's strict mode, or `most` where it has none."""
+    strict = collection.transient["config"].get("strict_mode_config") or {}
+    return min(most, strict.get(word) or most) if strict.get("enabled") else most
+
+
+def _payload_schema(kind: Any) -> Any:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - beside the optional package
+    from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+    return TypeAdapter(models.PayloadFieldSchema).validate_python(kind)
+
+
+def _strict(values: Mapping[str, Any]) -> Any:
+    from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+    known = models.StrictModeConfig.model_fields
+    return models.StrictModeConfig(**{word: one for word, one in values.items() if word in known})
