@@ -32,19 +32,19 @@ _WIDTHS = {"float16_vector": 2, "bfloat16_vector": 2, "int8_vector": 1}
 def type_of(field: Field) -> pa.DataType:
     """Return the Arrow type of a field's values.
 
-    Vectors of float32 are fixed-size lists, other dense ones their bytes (little-endian), sparse
-    ones lists of (index, value).
+    Vectors of float32 are fixed-size lists, other dense ones lists of their bytes (little-endian),
+    sparse ones lists of (index, value).
     """
     if field.kind == "array":
         return pa.list_(_SCALARS[field.element or "string"])
     if field.kind == "float_vector":
         return pa.list_(pa.float32(), field.dimension)
     if field.kind == "binary_vector":
-        return pa.binary(field.dimension // 8)
+        return pa.list_(pa.uint8(), field.dimension // 8)
     if field.kind == "sparse_vector":
         return _SPARSE
     if field.kind in _WIDTHS:
-        return pa.binary(field.dimension * _WIDTHS[field.kind])
+        return pa.list_(pa.uint8(), field.dimension * _WIDTHS[field.kind])
     return _SCALARS[field.kind]
 
 
@@ -84,17 +84,7 @@ def vectors_of(batch: pa.RecordBatch, field: Field) -> np.ndarray[Any, Any]:
 
     Nulls are rows of NaN, or of zero bytes.
     """
-    column = batch.column(batch.schema.get_field_index(field.name))
-    if field.kind == "float_vector":
-        if column.null_count == 0:
-            flat: np.ndarray[Any, Any] = column.flatten().to_numpy(zero_copy_only=False)
-            return flat.reshape(batch.num_rows, field.dimension)
-        nothing = np.full(field.dimension, np.nan, dtype=np.float32)
-        rows = [nothing if v is None else np.asarray(v, np.float32) for v in column.to_pylist()]
-        return np.stack(rows)
-    width = column.type.byte_width
-    rows_of_bytes = [b"\0" * width if value is None else value for value in column.to_pylist()]
-    return np.frombuffer(b"".join(rows_of_bytes), np.uint8).reshape(batch.num_rows, width)
+    return _matrix(batch.column(batch.schema.get_field_index(field.name)))
 
 
 def keys_of(batch: pa.RecordBatch, collection: Collection) -> list[Any]:
@@ -126,12 +116,10 @@ def json_text(value: Any) -> str:
 def _bits(field: Field, value: Any) -> bytes:
     if not value.is_valid:
         return b"null"
-    if field.kind == "float_vector":
-        bits: bytes = np.ascontiguousarray(value.values.to_numpy(zero_copy_only=False)).tobytes()
+    if pa.types.is_fixed_size_list(value.type):
+        bits: bytes = value.values.to_numpy(zero_copy_only=False).tobytes()
         return bits
     plain = value.as_py()
-    if isinstance(plain, bytes):
-        return plain
     if field.kind == "json":
         return json_text(json.loads(plain)).encode()
     if field.kind == "sparse_vector":
@@ -143,9 +131,8 @@ def _bits(field: Field, value: Any) -> bytes:
 
 def _array(field: Field, values: list[Any]) -> pa.Array:
     kind = type_of(field)
-    if field.kind == "float_vector" and not any(one is None for one in values):
-        flat = np.asarray(values, dtype=np.float32).reshape(-1)
-        return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind)
+    if pa.types.is_fixed_size_list(kind):
+        return _vectors(field, kind, values)
     if field.kind == "json":
         values = [None if one is None and field.nullable else json_text(one) for one in values]
     elif field.kind == "sparse_vector":
@@ -153,19 +140,46 @@ def _array(field: Field, values: list[Any]) -> pa.Array:
             None if one is None else [{"index": i, "value": v} for i, v in sorted(one.items())]
             for one in values
         ]
-    elif pa.types.is_fixed_size_binary(kind):
-        values = [None if one is None else bytes(one) for one in values]
-    elif field.kind == "float_vector":
-        values = [None if one is None else np.asarray(one, np.float32) for one in values]
     elif field.kind == "array":
         values = [None if one is None else list(one) for one in values]
     return pa.array(values, type=kind)
 
 
+def _vectors(field: Field, kind: pa.DataType, values: list[Any]) -> pa.Array:
+    absent = np.array([one is None for one in values], dtype=bool)
+    width = kind.list_size
+    dtype = np.float32 if field.kind == "float_vector" else np.uint8
+    matrix = np.zeros((len(values), width), dtype)
+    for index, value in enumerate(values):
+        if value is None:
+            continue
+        one = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
+        if len(one) != width:
+            raise ValueError(f"{field.name} of row {index} has {len(one)} of {width} elements")
+        matrix[index] = one
+    mask = pa.array(absent) if absent.any() else None
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), type=kind, mask=mask)
+
+
+def _matrix(column: pa.Array) -> np.ndarray[Any, Any]:
+    width = column.type.list_size
+    if column.null_count == 0:
+        flat: np.ndarray[Any, Any] = column.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), width)
+    floating = pa.types.is_floating(column.type.value_type)
+    matrix = np.full((len(column), width), np.nan if floating else 0, "f4" if floating else "u1")
+    for index, value in enumerate(column):
+        if value.is_valid:
+            matrix[index] = value.values.to_numpy(zero_copy_only=False)
+    return matrix
+
+
 def _values(field: Field, column: pa.Array) -> Sequence[Any]:
-    if field.kind == "float_vector" and column.null_count == 0:
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        rows: Sequence[Any] = flat.reshape(len(column), field.dimension)
+    if pa.types.is_fixed_size_list(column.type):
+        rows = [one if field.kind == "float_vector" else one.tobytes() for one in _matrix(column)]
+        if column.null_count:
+            valid = column.is_valid().to_pylist()
+            return [one if there else None for one, there in zip(rows, valid, strict=True)]
         return rows
     plain: list[Any] = column.to_pylist()
     if field.kind == "json":

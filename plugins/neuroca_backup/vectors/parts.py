@@ -3,7 +3,8 @@
 A part holds at most about 64 MB, so that a check can hold a whole one in memory: Parquet is read
 from its end, and a stream that goes forward only would otherwise need a file in clear. Nothing is
 compressed here (vectors hardly are compressible, and zstd follows as a stage); every page has a
-checksum of its own.
+checksum of its own. Only Parquet's own types are written, vectors as lists: Milvus imports such
+files as they are.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def writer(out: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary=False,
         write_statistics=False,
         write_page_checksum=True,
+        store_schema=False,
     )
 
 
@@ -113,13 +115,13 @@ def read_file(path: Path, name: str, schema: pa.Schema) -> Iterator[pa.RecordBat
 def _read(source: Any, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as part:
-            if part.schema_arrow != schema:
+            if part.schema_arrow.names != schema.names:
                 raise damaged(name, "does not hold the fields of its collection")
             seen = 0
             for group in range(part.num_row_groups):
                 for batch in part.read_row_group(group).to_batches():
                     seen += batch.num_rows
-                    yield batch
+                    yield batch.cast(schema)
             if seen != part.metadata.num_rows:
                 raise damaged(name, f"holds {seen} rows, it says {part.metadata.num_rows}")
     except (pa.ArrowException, OSError) as error:
