@@ -103,3 +103,11 @@ def without_secret(words: object, endpoint: Endpoint) -> str:
     if endpoint.password:
         text = text.replace(endpoint.password, "***")
     return text[:300]
+
+
+def quieten(*loggers: str) -> None:
+    """Let clients that log every request, at INFO, log warnings only; a level that is set stays."""
+    for name in loggers:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)

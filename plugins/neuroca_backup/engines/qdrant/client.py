@@ -73,6 +73,7 @@ def opened(endpoint: Endpoint) -> Iterator[QdrantClient]:
             path=f"extra.{_VERIFY}",
             value=verify,
         )
+    http_service.quieten("httpx")
     with warnings.catch_warnings():
         # That a key goes over plain http was the connection's own decision.
         warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
