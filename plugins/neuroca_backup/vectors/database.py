@@ -87,7 +87,9 @@ class VectorDatabase(Protocol):
         """
         ...
 
-    def insert(self, at: Name, batch: pa.RecordBatch, *, partition: str) -> None:
+    def insert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
         """Insert rows; returns once they are acknowledged. Called by several threads at once.
 
         A batch may be larger than one request takes: the adapter divides it.

@@ -227,7 +227,7 @@ def _load_rows(
         running: set[Future[None]] = set()
         try:
             for batch in _batches(one.collection, files, members):
-                running.add(pool.submit(_insert, database, one.loaded, batch, partition, told))
+                running.add(pool.submit(_insert, database, one, batch, partition, told))
                 if len(running) > database.threads:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -241,9 +241,9 @@ def _load_rows(
 
 
 def _insert(
-    database: VectorDatabase, at: Name, batch: pa.RecordBatch, partition: str, told: _Telling
+    database: VectorDatabase, one: Restored, batch: pa.RecordBatch, partition: str, told: _Telling
 ) -> None:
-    database.insert(at, batch, partition=partition)
+    database.insert(one.loaded, one.collection, batch, partition=partition)
     told.add(batch.num_rows)
 
 
