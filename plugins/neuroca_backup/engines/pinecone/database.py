@@ -65,7 +65,6 @@ class PineconeDatabase:
         self._client = client
         self._chosen = namespaces
         self._indexes: dict[Name, Index] = {}
-        self._collections: dict[Name, Collection] = {}
         # Vectors by namespace: exported in this session, and inserted.
         self._exported: dict[tuple[Name, str], int] = {}
         self._inserted: dict[tuple[Name, str], int] = {}
@@ -110,7 +109,6 @@ class PineconeDatabase:
             found = found.model_copy(
                 update={"transient": {**found.transient, "chosen": list(self._chosen)}}
             )
-        self._collections[at] = found
         return found
 
     @contextmanager
@@ -194,6 +192,7 @@ class PineconeDatabase:
             with pinecone.translated(self._endpoint):
                 # The client would look every five seconds.
                 self._client.indexes.create(**arguments, timeout=-1)
+
         def missing() -> str:
             status = self._model(at)["status"]
             return "" if status["ready"] else f"it is {status['state']}"
@@ -201,7 +200,6 @@ class PineconeDatabase:
         http_service.until(
             missing, seconds=_READY_SECONDS, what=f"The index {at.label} was not ready"
         )
-        self._collections[at] = collection
         self._last.clear()
         for namespace in collection.partitions:
             self._inserted[at, namespace] = 0
@@ -212,10 +210,12 @@ class PineconeDatabase:
         """Return the index's tag."""
         return str((self._model(at).get("tags") or {}).get(MARK, ""))
 
-    def insert(self, at: Name, batch: pa.RecordBatch, *, partition: str) -> None:
+    def insert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
         """Upsert vectors, in as many requests as they need."""
         index = self._index(at)
-        for body in rows.upserts(self._collections[at], batch):
+        for body in rows.upserts(collection, batch):
             done = self._ask(lambda: index.upsert(vectors=body, namespace=partition))  # noqa: B023 - called at once
             if done.upserted_count != len(body):
                 raise InterruptedToolError(

@@ -55,7 +55,6 @@ class QdrantDatabase:
     def __init__(self, endpoint: Endpoint, client: QdrantClient) -> None:
         self._endpoint = endpoint
         self._client = client
-        self._collections: dict[Name, Collection] = {}
 
     @classmethod
     @contextmanager
@@ -102,7 +101,6 @@ class QdrantDatabase:
                 if of == physical and alias != at.collection and not STAGING.fullmatch(alias)
             ],
         )
-        self._collections[at] = found
         return found
 
     @contextmanager
@@ -181,15 +179,20 @@ class QdrantDatabase:
             self._client.delete_collection(physical)
             self._client.create_collection(physical, **schema.creation(collection))
         self._point({at.collection: physical})
-        self._collections[at] = collection
 
     def made_by(self, at: Name) -> str:  # noqa: ARG002 - the name tells
         """Return "": the alias tells."""
         return ""
 
-    def insert(self, at: Name, batch: pa.RecordBatch, *, partition: str) -> None:  # noqa: ARG002
+    def insert(
+        self,
+        at: Name,
+        collection: Collection,
+        batch: pa.RecordBatch,
+        *,
+        partition: str,  # noqa: ARG002 - undivided
+    ) -> None:
         """Insert points; each request is answered when they are applied."""
-        collection = self._collections[at]
         for piece in _slices(batch, _INSERT_BYTES):
             points = list(rows.points_of(collection, piece))
             done = self._ask(lambda: self._client.upsert(at.collection, points, wait=True))  # noqa: B023 - called at once
