@@ -453,23 +453,29 @@ class PineconeDatabase:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetch_listed(self, at: Name, namespace: str, ids: list[str]) -> list[dict[str, Any]]:
-        """Return the vectors of `ids`, waiting for those that are listed but cannot be read yet.
+        """Return the vectors of `ids` but for those that have been deleted since they were listed.
 
-        What stays away has been deleted since; if not, the counts will tell.
+        Raises:
+            InterruptedToolError: One is still listed and cannot be read, after FRESH_SECONDS.
         """
         found = self._fetch(at, namespace, ids)
         deadline = time.monotonic() + FRESH_SECONDS
-        while len(found) < len(ids) and time.monotonic() < deadline:
+        while lacking := [one for one in ids if one not in found]:
             time.sleep(0.5)
-            lacking = [one for one in ids if one not in found]
             found |= self._fetch(at, namespace, lacking)
-            if not any(one in found for one in lacking) and not self._listed_again(
-                at, namespace, lacking[0]
-            ):
+            listed = [one for one in lacking if one not in found]
+            if not any(self._still_listed(at, namespace, one) for one in listed):
                 break
+            if time.monotonic() > deadline:
+                raise InterruptedToolError(
+                    f"{len(listed)} vectors of {at.label}, namespace {namespace}, are listed but "
+                    f"cannot be read, for example {listed[0]}",
+                    remedy="It is tried again; if it stays so, ask Pinecone's support.",
+                    collection=at.label,
+                )
         return [found[one] for one in ids if one in found]
 
-    def _listed_again(self, at: Name, namespace: str, one: str) -> bool:
+    def _still_listed(self, at: Name, namespace: str, one: str) -> bool:
         index = self._index(at)
         page = self._ask(lambda: index.list_paginated(prefix=one, limit=1, namespace=namespace))
         return any(item.id == one for item in page.vectors)

@@ -88,7 +88,7 @@ class QdrantDatabase:
         info = self._ask(lambda: self._client.get_collection(at.collection))
         aliases = self._aliases()
         physical = aliases.get(at.collection, at.collection)
-        found = schema.described(
+        return schema.described(
             at,
             info.config.model_dump(mode="json", exclude_none=True),
             {
@@ -101,7 +101,6 @@ class QdrantDatabase:
                 if of == physical and alias != at.collection and not STAGING.fullmatch(alias)
             ],
         )
-        return found
 
     @contextmanager
     def reading(self, at: Name) -> Iterator[None]:  # noqa: ARG002 - the protocol's
