@@ -192,6 +192,8 @@ class QdrantDouble(HttpDouble):
         found, body = self._get(name), request.body
         found.config["optimizer_config"] |= body.get("optimizers_config") or {}
         found.config["hnsw_config"] |= body.get("hnsw_config") or {}
+        if body.get("strict_mode_config"):
+            found.config["strict_mode_config"] = body["strict_mode_config"]
         if body.get("metadata"):
             found.config.setdefault("metadata", {}).update(body["metadata"])
         found.busy_until = time.monotonic() + self.index_seconds
@@ -254,16 +256,20 @@ class QdrantDouble(HttpDouble):
     def _upsert(self, request: Request, name: str) -> Any:
         found = self._get(name)
         batch = request.body.get("batch")
-        points = request.body.get("points") or [
-            {
-                "id": one,
-                "vector": {word: values[place] for word, values in batch["vectors"].items()}
-                if isinstance(batch["vectors"], dict)
-                else batch["vectors"][place],
-                "payload": (batch.get("payloads") or [None] * len(batch["ids"]))[place],
-            }
-            for place, one in enumerate(batch["ids"])
-        ]
+        points = (
+            request.body["points"]
+            if batch is None
+            else [
+                {
+                    "id": one,
+                    "vector": {word: values[place] for word, values in batch["vectors"].items()}
+                    if isinstance(batch["vectors"], dict)
+                    else batch["vectors"][place],
+                    "payload": (batch.get("payloads") or [None] * len(batch["ids"]))[place],
+                }
+                for place, one in enumerate(batch["ids"])
+            ]
+        )
         ready = {}
         for point in points:
             given = point["vector"]
