@@ -15,6 +15,7 @@ from pinecone._internal.http_client import get_budget_registry
 
 from neuroca_backup.engines import RestoreTarget, named
 from neuroca_backup.engines.pinecone import database
+from neuroca_backup.engines.pinecone.session import Session
 from neuroca_backup.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -68,7 +69,7 @@ def target() -> Iterator[PineconeDouble]:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lasts for a minute in earnest lasts for seconds here."""
     monkeypatch.setattr(http_service, "PATIENCE_SECONDS", 4.0)
-    monkeypatch.setattr(database, "FRESH_SECONDS", 3.0)
+    monkeypatch.setattr(Session, "fresh_seconds", 3.0)
     # The client counts the failures of a host over all tests, and at fifty retries no more.
     get_budget_registry()._reset()
 

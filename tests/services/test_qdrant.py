@@ -347,7 +347,8 @@ def test_an_export_that_ends_early_is_an_error_and_no_short_dump(
 def test_large_points_are_read_and_written_in_pages_that_fit(
     source: QdrantDouble, target: QdrantDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "BATCH_BYTES", 20_000)
+    monkeypatch.setattr(parts, "BATCH_BYTES", 40_000)
+    monkeypatch.setattr(database, "_PAGE_BYTES", 20_000)
     monkeypatch.setattr(database, "_INSERT_BYTES", 10_000)
     fill(source, count=10)
     with client_of(source) as client:

@@ -86,7 +86,8 @@ def killed(double: Any, process: Callable[[], Any], *, method: str, path: str) -
     def kill() -> None:
         begun[0].kill()
 
-    double.faults.append(Fault(method, path, skip=1, seconds=0.2, then=kill))
+    # The request that it dies of is not carried out.
+    double.faults.append(Fault(method, path, skip=1, seconds=0.2, status=503, then=kill))
     begun.append(process())
     begun[0].join(30)
     assert begun[0].exitcode == -9

@@ -4,29 +4,28 @@ Pinecone is eventually consistent: what was written shows in reads, and in count
 later. Wherever two numbers have to agree we wait for it, with a deadline.
 """
 
+# ruff: noqa: ARG002 - the protocol has arguments for stores that need them
+
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from neuroca_backup.engines.pinecone import client as pinecone
 from neuroca_backup.engines.pinecone import rows, schema
 from neuroca_backup.engines.pinecone.schema import DEFAULT, MARK
+from neuroca_backup.engines.pinecone.session import Session
 from neuroca_backup.errors import (
-    AlreadyExistsError,
     ConfigurationError,
     IncompatibleVersionError,
     InterruptedToolError,
     NotFoundError,
     TargetRefusedError,
-    UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.vectors import columns, http_service
@@ -35,21 +34,14 @@ from neuroca_backup.vectors.model import Collection, Name
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pinecone import Index, Pinecone
-
-Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-# How long reads and counts of an index that is at rest may differ before that is an error.
-FRESH_SECONDS = 30.0
 # Up to how many vectors a listing is compared with the counts before an export, as a late listing
 # is then no lost export: a thousand requests.
 _LISTED_FIRST = 100_000
 _READY_SECONDS = 900.0
 _BUILD_SECONDS = 3600.0
-_PAGE = 100
-_FETCHES = 4
 
 
 class PineconeDatabase:
@@ -58,13 +50,10 @@ class PineconeDatabase:
     beside: ClassVar[bool] = False
     threads: ClassVar[int] = 8
 
-    def __init__(
-        self, endpoint: Endpoint, client: Pinecone, *, namespaces: str | Sequence[str]
-    ) -> None:
-        self._endpoint = endpoint
-        self._client = client
+    def __init__(self, session: Session, *, namespaces: str | Sequence[str]) -> None:
+        self._session = session
+        self._endpoint = session.endpoint
         self._chosen = namespaces
-        self._indexes: dict[Name, Index] = {}
         # Vectors by namespace: exported in this session, and inserted.
         self._exported: dict[tuple[Name, str], int] = {}
         self._inserted: dict[tuple[Name, str], int] = {}
@@ -77,18 +66,13 @@ class PineconeDatabase:
         cls, endpoint: Endpoint, *, namespaces: str | Sequence[str]
     ) -> Iterator[PineconeDatabase]:
         """Log in for the length of the block."""
-        with pinecone.opened(endpoint) as client:
-            database = cls(endpoint, client, namespaces=namespaces)
-            try:
-                yield database
-            finally:
-                for index in database._indexes.values():
-                    index.close()
+        with pinecone.opened(endpoint) as client, Session(endpoint, client) as session:
+            yield cls(session, namespaces=namespaces)
 
     def version(self) -> str:
         """Return the API's version, once the key has been accepted."""
         with pinecone.translated(self._endpoint):
-            list(self._client.indexes.list())
+            list(self._session.client.indexes.list())
         return pinecone.API_VERSION
 
     def tools(self) -> Mapping[str, str]:
@@ -97,12 +81,12 @@ class PineconeDatabase:
 
     def collections(self) -> Sequence[Name]:
         """Return all indexes of the key's project."""
-        found = self._ask(lambda: [one.name for one in self._client.indexes.list()])
+        found = self._session.ask(lambda: [one.name for one in self._session.client.indexes.list()])
         return sorted(Name("", name) for name in found)
 
     def describe(self, at: Name) -> Collection:
         """Return one index and its namespaces as they can be created again."""
-        model = self._model(at)
+        model = self._session.model(at)
         schema.require_listable(at, model)
         found = schema.described(at, model, self._partitions(at))
         if self._chosen != "all":
@@ -114,23 +98,24 @@ class PineconeDatabase:
     @contextmanager
     def reading(self, at: Name) -> Iterator[None]:
         """Wait until a listing has what is counted, where that is soon seen."""
-        deadline = time.monotonic() + FRESH_SECONDS
-        counts = self._counts(at)
+        deadline = time.monotonic() + self._session.fresh_seconds
+        counts = self._session.counts(at)
         while sum(counts.values()) <= _LISTED_FIRST and any(
-            self._listed(at, namespace, most=count) < count for namespace, count in counts.items()
+            self._session.listed(at, namespace, most=count) < count
+            for namespace, count in counts.items()
         ):
             if time.monotonic() > deadline:
                 log.warning("%s lists fewer vectors than it counts", at.label)
                 break
             time.sleep(0.5)
-            counts = self._counts(at)
+            counts = self._session.counts(at)
         yield
 
     def count(self, at: Name, *, partition: str = "") -> int:
         """Return Pinecone's own count; one that lags behind what was exported is waited for."""
-        deadline = time.monotonic() + FRESH_SECONDS
+        deadline = time.monotonic() + self._session.fresh_seconds
         while True:
-            counts = self._counts(at)
+            counts = self._session.counts(at)
             found = counts.get(partition, 0) if partition else sum(counts.values())
             expected = self._exported.get((at, partition), 0)
             if found >= expected:
@@ -147,7 +132,7 @@ class PineconeDatabase:
         """Yield all vectors of a namespace by ascending id: listed, then fetched, some at once."""
         held: list[dict[str, Any]] = []
         size = exported = 0
-        for row in self._rows(at, partition):
+        for row in self._session.rows(at, partition):
             held.append(row)
             size += rows.size_of(row)
             if size >= batch_bytes:
@@ -186,15 +171,17 @@ class PineconeDatabase:
     def create(self, collection: Collection, at: Name, *, mark: str) -> None:
         """Create an index, or take the one that `drop` has emptied, and its namespaces."""
         if at in self.collections():
-            self._ask(lambda: self._client.indexes.configure(at.collection, tags={MARK: mark}))
+            self._session.ask(
+                lambda: self._session.client.indexes.configure(at.collection, tags={MARK: mark})
+            )
         else:
             arguments = schema.creation(collection, self._endpoint, mark=mark)
             with pinecone.translated(self._endpoint):
                 # The client would look every five seconds.
-                self._client.indexes.create(**arguments, timeout=-1)
+                self._session.client.indexes.create(**arguments, timeout=-1)
 
         def missing() -> str:
-            status = self._model(at)["status"]
+            status = self._session.model(at)["status"]
             return "" if status["ready"] else f"it is {status['state']}"
 
         http_service.until(
@@ -204,19 +191,18 @@ class PineconeDatabase:
         for namespace in collection.partitions:
             self._inserted[at, namespace] = 0
             if namespace != DEFAULT:
-                self._create_namespace(at, namespace)
+                self._session.create_namespace(at, namespace)
 
     def made_by(self, at: Name) -> str:
         """Return the index's tag."""
-        return str((self._model(at).get("tags") or {}).get(MARK, ""))
+        return str((self._session.model(at).get("tags") or {}).get(MARK, ""))
 
     def insert(
         self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
     ) -> None:
         """Upsert vectors, in as many requests as they need."""
-        index = self._index(at)
         for body in rows.upserts(collection, batch):
-            done = self._ask(lambda: index.upsert(vectors=body, namespace=partition))  # noqa: B023 - called at once
+            done = self._session.upsert(at, partition, body)
             if done.upserted_count != len(body):
                 raise InterruptedToolError(
                     f"Pinecone took {done.upserted_count} of {len(body)} vectors of {at.label}",
@@ -229,12 +215,12 @@ class PineconeDatabase:
 
     def bulk_import(
         self,
-        at: Name,  # noqa: ARG002 - the protocol's
-        collection: Collection,  # noqa: ARG002 - as above
-        parts: Sequence[Path],  # noqa: ARG002 - as above
+        at: Name,
+        collection: Collection,
+        parts: Sequence[Path],
         *,
-        partition: str,  # noqa: ARG002 - as above
-        on_rows: Callable[[int], None],  # noqa: ARG002 - as above
+        partition: str,
+        on_rows: Callable[[int], None],
     ) -> bool:
         """Return False: it imports from buckets that it was given access to, in clear."""
         return False
@@ -243,13 +229,13 @@ class PineconeDatabase:
         """Wait until everything that was inserted is counted and can be read."""
 
         def missing() -> str:
-            counts = self._counts(at)
+            counts = self._session.counts(at)
             for namespace in collection.partitions:
                 expected = self._inserted[at, namespace]
                 if counts.get(namespace, 0) != expected:
                     return f"namespace {namespace} counts {counts.get(namespace, 0)} of {expected}"
                 last = self._last.get((at, namespace))
-                if last and not self._fetch(at, namespace, [last]):
+                if last and not self._session.fetch(at, namespace, [last]):
                     return f"the last vectors of namespace {namespace} cannot be read"
             more = sorted(set(self._partitions(at)) ^ set(collection.partitions))
             return f"namespaces {', '.join(more)} are there or missing" if more else ""
@@ -265,23 +251,23 @@ class PineconeDatabase:
         found = [
             row
             for asked in rows.fetches([str(key) for key in keys])
-            for row in self._fetch(at, partition, asked).values()
+            for row in self._session.fetch(at, partition, asked).values()
         ]
         return columns.from_rows(collection, found)
 
     def nearest(
         self,
         at: Name,
-        collection: Collection,  # noqa: ARG002 - an index has one dense vector
+        collection: Collection,
         vector: Any,
         *,
-        field: str,  # noqa: ARG002 - as above
+        field: str,
         partition: str,
         limit: int,
     ) -> Sequence[Key]:
         """Return the ids of the nearest vectors."""
-        index = self._index(at)
-        found = self._ask(
+        index = self._session.index(at)
+        found = self._session.ask(
             lambda: index.query(vector=vector.tolist(), top_k=limit, namespace=partition)
         )
         return [one.id for one in found.matches]
@@ -290,17 +276,12 @@ class PineconeDatabase:
         """Empty an index; it stays, as another would have another host."""
         if at not in self.collections():
             return
-        index = self._index(at)
-        for namespace in self._namespaces(at):
-            with suppress(NotFoundError):
-                if namespace == DEFAULT:
-                    self._ask(lambda: index.delete(delete_all=True, namespace=DEFAULT))
-                else:
-                    self._ask(lambda: index.delete_namespace(name=namespace))  # noqa: B023 - called at once
+        for namespace in self._session.namespaces(at):
+            self._session.empty(at, namespace)
 
         def missing() -> str:
-            counts = {name: count for name, count in self._counts(at).items() if count}
-            left = [name for name in self._namespaces(at) if name != DEFAULT]
+            counts = {name: count for name, count in self._session.counts(at).items() if count}
+            left = [name for name in self._session.namespaces(at) if name != DEFAULT]
             return f"{counts or left} are left" if counts or left else ""
 
         http_service.until(missing, seconds=_BUILD_SECONDS, what=f"{at.label} was not emptied")
@@ -310,19 +291,19 @@ class PineconeDatabase:
         collection: Collection,
         at: Name,
         *,
-        loaded: Name,  # noqa: ARG002 - is `at`
-        kept: Name,  # noqa: ARG002 - nothing is
+        loaded: Name,
+        kept: Name,
     ) -> Sequence[str]:
         """Take the restore's tag away, and protect the index as the original was."""
         if not self.made_by(at):
             return []
         protection = collection.transient.get("deletion_protection", "disabled")
-        self._ask(
-            lambda: self._client.indexes.configure(
+        self._session.ask(
+            lambda: self._session.client.indexes.configure(
                 at.collection, tags={MARK: ""}, deletion_protection=protection
             )
         )
-        return [f"{at.label} is complete, at {self._model(at)['host']}"]
+        return [f"{at.label} is complete, at {self._session.model(at)['host']}"]
 
     def place(self, at: Name) -> Name:
         """Return the same name: a project has no databases."""
@@ -335,57 +316,9 @@ class PineconeDatabase:
             )
         return at
 
-    def _ask(self, call: Callable[[], Result]) -> Result:
-        def translated() -> Result:
-            with pinecone.translated(self._endpoint):
-                return call()
-
-        return http_service.patiently(translated)
-
-    def _model(self, at: Name) -> Mapping[str, Any]:
-        """Return what the control plane says of an index, as plain JSON."""
-        import msgspec  # noqa: PLC0415 - comes with the client
-
-        found: Mapping[str, Any] = self._ask(
-            lambda: msgspec.to_builtins(self._client.indexes.describe(at.collection))
-        )
-        return found
-
-    def _index(self, at: Name) -> Index:
-        with self._lock:
-            if at not in self._indexes:
-                host = self._model(at)["host"]
-                if not host:
-                    raise UnreachableError(
-                        f"The index {at.label} has no host yet",
-                        remedy="It is tried again; look at its state in Pinecone's console.",
-                        collection=at.label,
-                    )
-                self._indexes[at] = pinecone.index(host, self._endpoint)
-            return self._indexes[at]
-
-    def _counts(self, at: Name) -> Mapping[str, int]:
-        index = self._index(at)
-        stats = self._ask(index.describe_index_stats)
-        # Older indexes call the namespace without a name "".
-        return {name or DEFAULT: one.vector_count for name, one in stats.namespaces.items()}
-
-    def _namespaces(self, at: Name) -> list[str]:
-        index = self._index(at)
-        names: set[str] = set()
-        token: str | None = None
-        while True:
-            page = self._ask(
-                lambda: index.list_namespaces_paginated(limit=_PAGE, pagination_token=token)  # noqa: B023 - called at once
-            )
-            names |= {one.name or DEFAULT for one in page.namespaces}
-            token = page.pagination.next if page.pagination else None
-            if not token:
-                return sorted(names)
-
     def _partitions(self, at: Name) -> list[str]:
         """Return the namespaces that were chosen; the default one is always there, often empty."""
-        present = self._namespaces(at)
+        present = self._session.namespaces(at)
         if self._chosen != "all":
             missing = sorted(set(self._chosen) - set(present))
             if missing:
@@ -396,94 +329,10 @@ class PineconeDatabase:
                     namespaces=missing,
                 )
             present = sorted(self._chosen)
-        empty = not self._counts(at).get(DEFAULT) and not self._listed(at, DEFAULT, most=1)
+        empty = not self._session.counts(at).get(DEFAULT) and not self._session.listed(
+            at, DEFAULT, most=1
+        )
         return [name for name in present if name != DEFAULT or not empty] or [DEFAULT]
-
-    def _create_namespace(self, at: Name, namespace: str) -> None:
-        index = self._index(at)
-        with suppress(AlreadyExistsError):
-            self._ask(lambda: index.create_namespace(name=namespace))
-
-    def _pages(self, at: Name, namespace: str) -> Iterator[list[str]]:
-        """Yield all ids of a namespace, page by page."""
-        index = self._index(at)
-        token: str | None = None
-        while True:
-            page = self._ask(
-                lambda: index.list_paginated(
-                    limit=_PAGE,
-                    pagination_token=token,  # noqa: B023 - called at once
-                    namespace=namespace,
-                )
-            )
-            yield [one.id for one in page.vectors if one.id is not None]
-            following = page.pagination.next if page.pagination else None
-            if not following:
-                return
-            if following == token:
-                raise InterruptedToolError(
-                    f"The listing of {at.label}, namespace {namespace}, does not go on",
-                    remedy="It is tried again; if it stays so, ask Pinecone's support.",
-                    collection=at.label,
-                )
-            token = following
-
-    def _listed(self, at: Name, namespace: str, *, most: int) -> int:
-        """Return how many vectors a listing has, `most` or a little more at the most."""
-        found = 0
-        for ids in self._pages(at, namespace):
-            found += len(ids)
-            if found >= most:
-                break
-        return found
-
-    def _rows(self, at: Name, namespace: str) -> Iterator[dict[str, Any]]:
-        """Yield every vector that is listed, fetching some pages at once, in their order."""
-        with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
-            waiting: deque[Future[list[dict[str, Any]]]] = deque()
-            try:
-                for ids in self._pages(at, namespace):
-                    for asked in rows.fetches(ids):
-                        waiting.append(pool.submit(self._fetch_listed, at, namespace, asked))
-                    while len(waiting) > 2 * _FETCHES:
-                        yield from waiting.popleft().result()
-                while waiting:
-                    yield from waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _fetch_listed(self, at: Name, namespace: str, ids: list[str]) -> list[dict[str, Any]]:
-        """Return the vectors of `ids` but for those that have been deleted since they were listed.
-
-        Raises:
-            InterruptedToolError: One is still listed and cannot be read, after FRESH_SECONDS.
-        """
-        found = self._fetch(at, namespace, ids)
-        deadline = time.monotonic() + FRESH_SECONDS
-        while lacking := [one for one in ids if one not in found]:
-            time.sleep(0.5)
-            found |= self._fetch(at, namespace, lacking)
-            listed = [one for one in lacking if one not in found]
-            if not any(self._still_listed(at, namespace, one) for one in listed):
-                break
-            if time.monotonic() > deadline:
-                raise InterruptedToolError(
-                    f"{len(listed)} vectors of {at.label}, namespace {namespace}, are listed but "
-                    f"cannot be read, for example {listed[0]}",
-                    remedy="It is tried again; if it stays so, ask Pinecone's support.",
-                    collection=at.label,
-                )
-        return [found[one] for one in ids if one in found]
-
-    def _still_listed(self, at: Name, namespace: str, one: str) -> bool:
-        index = self._index(at)
-        page = self._ask(lambda: index.list_paginated(prefix=one, limit=1, namespace=namespace))
-        return any(item.id == one for item in page.vectors)
-
-    def _fetch(self, at: Name, namespace: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        index = self._index(at)
-        answer = self._ask(lambda: index.fetch(ids=list(ids), namespace=namespace))
-        return {one: rows.row_of(vector) for one, vector in answer.vectors.items()}
 
 
 def _vectors(collection: Collection) -> str:

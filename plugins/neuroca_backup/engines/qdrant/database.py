@@ -7,16 +7,20 @@ compared. Publishing takes that alias away, and where the name was taken deletes
 lets an alias of that name point to the copy.
 """
 
+# ruff: noqa: ARG002 - the protocol has arguments for stores that need them
+
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
+
+import pyarrow as pa
 
 from neuroca_backup.engines.qdrant import client as qdrant
 from neuroca_backup.engines.qdrant import rows, schema
+from neuroca_backup.engines.qdrant.session import Session, copy_name, is_copy
 from neuroca_backup.errors import (
     ConfigurationError,
     IncompatibleVersionError,
@@ -28,19 +32,14 @@ from neuroca_backup.vectors.database import Key
 from neuroca_backup.vectors.model import Collection, Name
 from neuroca_backup.vectors.naming import STAGING
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from qdrant_client import QdrantClient
-
-Result = TypeVar("Result")
-
-_COPY = re.compile(r"(?P<name>.+)_restored_[0-9a-f]{12}")
 _LONGEST = 255
 # Points of the first page, by which the size of a point is judged.
 _FIRST_PAGE = 64
 _LARGEST_PAGE = 10_000
-# The server takes 32 MB of JSON, which has up to 23 characters for 4 bytes.
-_INSERT_BYTES = 4 * 1024 * 1024
+# Of vectors and payloads. A request is JSON, with up to 23 characters for 4 bytes, and a reply
+# becomes objects that are as large again; the server takes 32 MB.
+_PAGE_BYTES = 1024 * 1024
+_INSERT_BYTES = 1024 * 1024
 _BUILD_SECONDS = 6 * 3600.0
 # How many candidates a search looks at: more than the default 128 is more thorough.
 _SEARCHED = 512
@@ -52,23 +51,23 @@ class QdrantDatabase:
     beside: ClassVar[bool] = True
     threads: ClassVar[int] = 4
 
-    def __init__(self, endpoint: Endpoint, client: QdrantClient) -> None:
-        self._endpoint = endpoint
-        self._client = client
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._endpoint = session.endpoint
 
     @classmethod
     @contextmanager
     def opened(cls, endpoint: Endpoint) -> Iterator[QdrantDatabase]:
         """Log in for the length of the block."""
         with qdrant.opened(endpoint) as client:
-            yield cls(endpoint, client)
+            yield cls(Session(endpoint, client))
 
     def version(self) -> str:
         """Return the server's version; this asks once, so that a wrong address shows at once."""
         with qdrant.translated(self._endpoint):
             # The version is told to anybody, the collections only to whoever has a key.
-            self._client.get_collections()
-            return str(self._client.info().version)
+            self._session.client.get_collections()
+            return str(self._session.client.info().version)
 
     def tools(self) -> Mapping[str, str]:
         """Return our client's version."""
@@ -76,17 +75,17 @@ class QdrantDatabase:
 
     def collections(self) -> Sequence[Name]:
         """Return all collections, those that a restore is loading under their alias."""
-        names = self._ask(lambda: self._client.get_collections().collections)
+        names = self._session.ask(lambda: self._session.client.get_collections().collections)
         shown = {name.name: name.name for name in names}
-        aliases = self._aliases()
-        shown |= {of: alias for alias, of in aliases.items() if self._is_copy(of, alias)}
+        aliases = self._session.aliases()
+        shown |= {of: alias for alias, of in aliases.items() if is_copy(of, alias)}
         shown |= {of: alias for alias, of in aliases.items() if STAGING.fullmatch(alias)}
         return sorted(Name("", name) for name in shown.values())
 
     def describe(self, at: Name) -> Collection:
         """Return one collection as it can be created again."""
-        info = self._ask(lambda: self._client.get_collection(at.collection))
-        aliases = self._aliases()
+        info = self._session.ask(lambda: self._session.client.get_collection(at.collection))
+        aliases = self._session.aliases()
         physical = aliases.get(at.collection, at.collection)
         return schema.described(
             at,
@@ -103,39 +102,46 @@ class QdrantDatabase:
         )
 
     @contextmanager
-    def reading(self, at: Name) -> Iterator[None]:  # noqa: ARG002 - the protocol's
+    def reading(self, at: Name) -> Iterator[None]:
         """Do nothing: a point that was acknowledged can be read."""
         yield
 
-    def count(self, at: Name, *, partition: str = "") -> int:  # noqa: ARG002 - undivided
+    def count(self, at: Name, *, partition: str = "") -> int:
         """Return the exact number of points."""
-        return int(self._ask(lambda: self._client.count(at.collection, exact=True).count))
+        return int(
+            self._session.ask(lambda: self._session.client.count(at.collection, exact=True).count)
+        )
 
     def export(
         self,
         at: Name,
         collection: Collection,
         *,
-        partition: str,  # noqa: ARG002 - undivided
+        partition: str,
         batch_bytes: int,
     ) -> Iterator[pa.RecordBatch]:
         """Yield all points in the server's order, numbers first; goes on after a failed page."""
         largest = _limit_of(collection, "max_query_limit", _LARGEST_PAGE)
         limit, offset = min(_FIRST_PAGE, largest), None
+        held: list[pa.RecordBatch] = []
         while True:
-            records, offset = self._page(at, limit, offset)
+            records, offset = self._session.page(at.collection, limit, offset)
             if records:
                 batch = rows.batch_of(collection, records)
-                yield from _slices(batch, 2 * batch_bytes)
-                limit = max(1, min(largest, batch_bytes * batch.num_rows // batch.nbytes))
+                held.append(batch)
+                limit = max(1, min(largest, _PAGE_BYTES * batch.num_rows // batch.nbytes))
+            if held and (offset is None or sum(one.nbytes for one in held) >= batch_bytes):
+                for one in _joined(held):
+                    yield from _slices(one, 2 * batch_bytes)
+                held = []
             if offset is None:
                 return
 
     def refuse(self, collection: Collection, at: Name) -> None:
         """Refuse names that the server could not give, and aliases that stand in the way."""
-        aliases = self._aliases()
+        aliases = self._session.aliases()
         of = aliases.get(at.collection)
-        if of is not None and not self._is_copy(of, at.collection):
+        if of is not None and not is_copy(of, at.collection):
             raise IncompatibleVersionError(
                 f"{at.label} is an alias of the collection {of} on {self._endpoint.label}, "
                 "the backup has a collection of that name",
@@ -143,7 +149,7 @@ class QdrantDatabase:
                 alias=at.collection,
                 collection=of,
             )
-        if len(_copy_name(at.collection, "0" * 12)) > _LONGEST:
+        if len(copy_name(at.collection, "0" * 12)) > _LONGEST:
             raise IncompatibleVersionError(
                 f"The name {at.label} is too long to be restored beside what is there",
                 remedy="Restore to another store, or rename the collection at its source.",
@@ -165,21 +171,23 @@ class QdrantDatabase:
     def create(self, collection: Collection, at: Name, *, mark: str) -> None:
         """Create an empty collection, under its own name if nothing holds it, and its alias."""
         place = self.place(collection.at).collection
-        aliases = self._aliases()
-        taken = place in aliases or (self._exists(place) and self.count(Name("", place)) > 0)
+        aliases = self._session.aliases()
+        taken = place in aliases or (
+            self._session.exists(place) and self.count(Name("", place)) > 0
+        )
         physical = place
         if taken:
             # The same backup may be restored again over a copy of itself, which is still needed.
             marks = (mark, mark[1:] + mark[:1])
-            names = (_copy_name(place, one) for one in marks)
+            names = (copy_name(place, one) for one in marks)
             physical = next(name for name in names if name != aliases.get(place))
         with qdrant.translated(self._endpoint):
             # What is left of a try that came no further than this; or an empty one.
-            self._client.delete_collection(physical)
-            self._client.create_collection(physical, **schema.creation(collection))
-        self._point({at.collection: physical})
+            self._session.client.delete_collection(physical)
+            self._session.client.create_collection(physical, **schema.creation(collection))
+        self._session.point({at.collection: physical})
 
-    def made_by(self, at: Name) -> str:  # noqa: ARG002 - the name tells
+    def made_by(self, at: Name) -> str:
         """Return "": the alias tells."""
         return ""
 
@@ -189,12 +197,12 @@ class QdrantDatabase:
         collection: Collection,
         batch: pa.RecordBatch,
         *,
-        partition: str,  # noqa: ARG002 - undivided
+        partition: str,
     ) -> None:
         """Insert points; each request is answered when they are applied."""
         for piece in _slices(batch, _INSERT_BYTES):
             points = list(rows.points_of(collection, piece))
-            done = self._ask(lambda: self._client.upsert(at.collection, points, wait=True))  # noqa: B023 - called at once
+            done = self._session.upsert(at.collection, points)
             if done.status != "completed":
                 raise InterruptedToolError(
                     f"Qdrant at {self._endpoint.label} only {done.status.value} a batch of points",
@@ -204,12 +212,12 @@ class QdrantDatabase:
 
     def bulk_import(
         self,
-        at: Name,  # noqa: ARG002 - the protocol's
-        collection: Collection,  # noqa: ARG002 - as above
-        parts: Sequence[Path],  # noqa: ARG002 - as above
+        at: Name,
+        collection: Collection,
+        parts: Sequence[Path],
         *,
-        partition: str,  # noqa: ARG002 - as above
-        on_rows: Callable[[int], None],  # noqa: ARG002 - as above
+        partition: str,
+        on_rows: Callable[[int], None],
     ) -> bool:
         """Return False: the server reads nothing but its own snapshots."""
         return False
@@ -219,24 +227,24 @@ class QdrantDatabase:
         name = at.collection
         for field, index in collection.native["payload_indexes"].items():
             kind = index.get("params") or index["data_type"]
-            self._ask(
-                lambda: self._client.create_payload_index(
+            self._session.ask(
+                lambda: self._session.client.create_payload_index(
                     name,
                     field,  # noqa: B023 - called at once
-                    field_schema=_payload_schema(kind),  # noqa: B023 - as above
+                    field_schema=schema.payload_index(kind),  # noqa: B023 - as above
                     wait=True,
                 )
             )
         strict = collection.transient["config"].get("strict_mode_config")
-        changes = {} if strict is None else {"strict_mode_config": _strict(strict)}
-        self._ask(
-            lambda: self._client.update_collection(
+        changes = {} if strict is None else {"strict_mode_config": schema.strict_mode(strict)}
+        self._session.ask(
+            lambda: self._session.client.update_collection(
                 name, optimizers_config=schema.optimizers(collection), **changes
             )
         )
 
         def missing() -> str:
-            info = self._ask(lambda: self._client.get_collection(name))
+            info = self._session.ask(lambda: self._session.client.get_collection(name))
             if info.status == "green":
                 return ""
             return (
@@ -252,12 +260,14 @@ class QdrantDatabase:
         collection: Collection,
         keys: Sequence[Key],
         *,
-        partition: str,  # noqa: ARG002 - undivided
+        partition: str,
     ) -> pa.RecordBatch:
         """Return the points with these ids that there are."""
         ids = [rows.id_of(str(key)) for key in keys]
-        records = self._ask(
-            lambda: self._client.retrieve(at.collection, ids, with_payload=True, with_vectors=True)
+        records = self._session.ask(
+            lambda: self._session.client.retrieve(
+                at.collection, ids, with_payload=True, with_vectors=True
+            )
         )
         return rows.batch_of(collection, records)
 
@@ -268,15 +278,15 @@ class QdrantDatabase:
         vector: Any,
         *,
         field: str,
-        partition: str,  # noqa: ARG002 - undivided
+        partition: str,
         limit: int,
     ) -> Sequence[Key]:
         """Return the ids of the nearest points, through the index."""
         from qdrant_client import models  # noqa: PLC0415 - an optional package
 
         name = collection.field(field).native["vector"]
-        found = self._ask(
-            lambda: self._client.query_points(
+        found = self._session.ask(
+            lambda: self._session.client.query_points(
                 at.collection,
                 query=vector.tolist(),
                 using=name or None,
@@ -294,8 +304,8 @@ class QdrantDatabase:
         """Drop a collection; of one that a restore is loading, the copy and its alias."""
         name = at.collection
         if STAGING.fullmatch(name):
-            name = self._aliases().get(name, name)
-        self._ask(lambda: self._client.delete_collection(name))
+            name = self._session.aliases().get(name, name)
+        self._session.ask(lambda: self._session.client.delete_collection(name))
 
     def swap(
         self,
@@ -303,10 +313,10 @@ class QdrantDatabase:
         at: Name,
         *,
         loaded: Name,
-        kept: Name,  # noqa: ARG002 - nothing can be kept: there is no other name for it
+        kept: Name,
     ) -> Sequence[str]:
         """Give the copy its name, deleting what had it; see the module's docstring."""
-        aliases = self._aliases()
+        aliases = self._session.aliases()
         physical = aliases.get(loaded.collection)
         if physical is None:
             return []
@@ -316,13 +326,13 @@ class QdrantDatabase:
         if physical != place:
             wanted[place] = physical
             notes.append(f"{place} is an alias now: its collection is called {physical}")
-            if old is None and self._exists(place):
+            if old is None and self._session.exists(place):
                 # An alias cannot have the name of a collection, so that goes first.
-                self._ask(lambda: self._client.delete_collection(place))
+                self._session.ask(lambda: self._session.client.delete_collection(place))
                 notes.append(f"What was in {place} has been deleted")
-        self._point(wanted, without=loaded.collection)
+        self._session.point(wanted, without=loaded.collection)
         if old is not None and old != physical:
-            self._ask(lambda: self._client.delete_collection(old))
+            self._session.ask(lambda: self._session.client.delete_collection(old))
             notes.append(f"What was in {place}, {old}, has been deleted")
         return notes or [f"{place} is complete"]
 
@@ -337,59 +347,11 @@ class QdrantDatabase:
             )
         return at
 
-    def _ask(self, call: Callable[[], Result]) -> Result:
-        def translated() -> Result:
-            with qdrant.translated(self._endpoint):
-                return call()
 
-        return http_service.patiently(translated)
-
-    def _page(self, at: Name, limit: int, offset: Any) -> tuple[list[Any], Any]:
-        records, following = self._ask(
-            lambda: self._client.scroll(
-                at.collection, limit=limit, offset=offset, with_payload=True, with_vectors=True
-            )
-        )
-        if following is not None and following == offset:
-            raise InterruptedToolError(
-                f"Qdrant at {self._endpoint.label} does not get beyond point {offset}",
-                remedy="It is tried again; look at the server's log.",
-                collection=at.label,
-            )
-        return list(records), following
-
-    def _aliases(self) -> dict[str, str]:
-        """Return every alias of the server and the collection that it points to."""
-        found = self._ask(lambda: self._client.get_aliases().aliases)
-        return {one.alias_name: one.collection_name for one in found}
-
-    def _exists(self, name: str) -> bool:
-        return bool(self._ask(lambda: self._client.collection_exists(name)))
-
-    def _point(self, aliases: Mapping[str, str], *, without: str = "") -> None:
-        """Point aliases at collections and take one away, all at one moment."""
-        from qdrant_client import models  # noqa: PLC0415 - an optional package
-
-        actions: list[Any] = [
-            models.CreateAliasOperation(
-                create_alias=models.CreateAlias(alias_name=alias, collection_name=of)
-            )
-            for alias, of in aliases.items()
-        ]
-        if without:
-            actions.append(
-                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=without))
-            )
-        self._ask(lambda: self._client.update_collection_aliases(actions))
-
-    @staticmethod
-    def _is_copy(physical: str, alias: str) -> bool:
-        match = _COPY.fullmatch(physical)
-        return match is not None and match["name"] == alias
-
-
-def _copy_name(name: str, mark: str) -> str:
-    return f"{name}_restored_{mark}"
+def _joined(batches: Sequence[pa.RecordBatch]) -> Sequence[pa.RecordBatch]:
+    """Return batches as one; as several only where a column would be too long for one."""
+    joined: Sequence[pa.RecordBatch] = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return joined
 
 
 def _slices(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
@@ -403,17 +365,3 @@ def _limit_of(collection: Collection, word: str, most: int) -> int:
     """Return a limit of the collection's strict mode, or `most` where it has none."""
     strict = collection.transient["config"].get("strict_mode_config") or {}
     return min(most, strict.get(word) or most) if strict.get("enabled") else most
-
-
-def _payload_schema(kind: Any) -> Any:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - beside the optional package
-    from qdrant_client import models  # noqa: PLC0415 - an optional package
-
-    return TypeAdapter(models.PayloadFieldSchema).validate_python(kind)
-
-
-def _strict(values: Mapping[str, Any]) -> Any:
-    from qdrant_client import models  # noqa: PLC0415 - an optional package
-
-    known = models.StrictModeConfig.model_fields
-    return models.StrictModeConfig(**{word: one for word, one in values.items() if word in known})

@@ -152,6 +152,21 @@ def optimizers(collection: Collection) -> Any:
     return _known(models.OptimizersConfigDiff, collection.transient["config"]["optimizer_config"])
 
 
+def strict_mode(values: Mapping[str, Any]) -> Any:
+    """Return the strict mode's configuration; it would stand in the way of loading."""
+    from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+    return _known(models.StrictModeConfig, values)
+
+
+def payload_index(kind: Any) -> Any:
+    """Return an index of payloads: `kind` is a type's word, or its parameters."""
+    from pydantic import TypeAdapter  # noqa: PLC0415 - beside the optional package
+    from qdrant_client import models  # noqa: PLC0415 - an optional package
+
+    return TypeAdapter(models.PayloadFieldSchema).validate_python(kind)
+
+
 def _known(model: Any, values: Mapping[str, Any]) -> Any:
     """Return `values` as a `model` that refuses words which it does not know."""
     return model(**{word: value for word, value in values.items() if word in model.model_fields})
