@@ -41,7 +41,7 @@ def drop_database(endpoint: Endpoint) -> None:
             return
     with client(endpoint) as opened:
         for name in opened.list_collections():
-            for alias in opened.list_aliases(name)["aliases"]:
+            for alias in opened.describe_collection(name).get("aliases") or ():
                 opened.drop_alias(alias)
             opened.drop_collection(name)
         opened.drop_database(endpoint.database)

@@ -11,7 +11,16 @@ import typer
 from typer.core import TyperGroup
 
 from neuroca_backup import __version__
-from neuroca_backup.cli import catalog, configure, keys, make, restore, stored, unseal
+from neuroca_backup.cli import (
+    catalog,
+    configure,
+    keys,
+    make,
+    restore,
+    stored,
+    unseal,
+    vectors,
+)
 from neuroca_backup.cli.reporting import ExitCode, configure_log, exit_code, line, report
 from neuroca_backup.cli.session import Session
 from neuroca_backup.errors import BackupError
@@ -93,6 +102,8 @@ app.command("backup")(make.backup)
 app.command("verify")(make.verify)
 app.command("restore")(restore.restore)
 app.command("decrypt")(unseal.decrypt)
+app.command("vector-export")(vectors.vector_export)
+app.command("vector-import")(vectors.vector_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 

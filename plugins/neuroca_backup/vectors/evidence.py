@@ -104,7 +104,8 @@ class _Probe:
         near = np.where(np.isnan(near), -np.inf, near)
         best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         merged = [*self._best, *((float(near[one]), keys[one]) for one in best)]
-        self._best = sorted(merged, key=lambda pair: (-pair[0], str(pair[1])))[:NEIGHBOURS]
+        # Of equals the one that was seen first stays.
+        self._best = sorted(merged, key=lambda pair: -pair[0])[:NEIGHBOURS]
 
     def facts(self, partition: str) -> dict[str, Any]:
         return {

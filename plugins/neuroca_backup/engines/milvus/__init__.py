@@ -59,7 +59,7 @@ class MilvusEngine(engine.VectorEngine):
         from neuroca_backup.engines.milvus.database import MilvusDatabase
         from neuroca_backup.engines.milvus.session import Session
 
-        databases = options.databases if isinstance(options, Options) else "all"
+        databases = options.databases if isinstance(options, Options) else None
         with Session(endpoint) as session:
             yield MilvusDatabase(session, databases=databases)
 

@@ -24,6 +24,7 @@ from neuroca_backup.vectors.model import Collection, Name
 
 log = logging.getLogger(__name__)
 
+WORTHWHILE_BYTES = 16 * 1024 * 1024  # below, inserting takes less than an import's two seconds
 _AT_ONCE = 8  # files handed over; the server has a queue of its own
 _STILL_SECONDS = 1800  # without any task getting further
 _PAUSE_SECONDS = 0.2
@@ -52,9 +53,9 @@ def imported(
         UnreachableError: No task got further for half an hour.
     """
     shared = session.endpoint.extra.get("bulk_import_path")
-    if not shared or any(
-        field.kind not in _READABLE or field.nullable for field in collection.fields
-    ):
+    if not shared or sum(path.stat().st_size for path in files) < WORTHWHILE_BYTES:
+        return False
+    if any(field.kind not in _READABLE or field.nullable for field in collection.fields):
         return False
     with _folder(Path(str(shared)), at) as folder:
         seen = PurePosixPath(
@@ -71,7 +72,9 @@ def imported(
                 running[task] = path
             for task, path in list(running.items()):
                 with session.translated(f"asking for the import into {at.label}"):
-                    state = _handler(session, at).get_bulk_insert_state(task, timeout=CALL_SECONDS)
+                    state = session.handler(at.database).get_bulk_insert_state(
+                        task, timeout=CALL_SECONDS, context=session.context(at.database)
+                    )
                 now = (state.state_name, state.infos.get("progress_percent"))
                 if progress.get(task) != now:
                     progress[task], still, pause = now, time.monotonic() + _STILL_SECONDS, 0.2
@@ -149,20 +152,14 @@ def _placed(source: Path, target: Path, collection: Collection) -> Path:
 
 def _begin(session: Session, at: Name, path: str, partition: str) -> int:
     with session.translated(f"importing into {at.label}"):
-        task: int = _handler(session, at).do_bulk_insert(
+        task: int = session.handler(at.database).do_bulk_insert(
             at.collection,
             partition,
             [path],
             timeout=CALL_SECONDS,
-            context=session.client(at.database)._generate_call_context(),  # noqa: SLF001 - see below
+            context=session.context(at.database),
         )
     return task
-
-
-def _handler(session: Session, at: Name) -> Any:
-    # MilvusClient has no import of its own; what has one, pymilvus.utility, keeps connections of
-    # the whole process and is on its way out.
-    return session.client(at.database)._get_connection()  # noqa: SLF001 - see above
 
 
 def _failed(at: Name, path: Path, state: Any) -> PermanentError:

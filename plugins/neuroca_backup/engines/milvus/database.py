@@ -45,9 +45,12 @@ class MilvusDatabase:
     beside: ClassVar[bool] = True
     threads: ClassVar[int] = 4
 
-    def __init__(self, session: Session, *, databases: str | Sequence[str] = "all") -> None:
+    def __init__(self, session: Session, *, databases: str | Sequence[str] | None = None) -> None:
+        """Begin; `databases` are those of a source, `all` or a list; a target has None."""
         self._session = session
-        self._databases = databases
+        self._is_source = databases is not None
+        self._databases = databases or "all"
+        self._moments: dict[Name, int] = {}
 
     def version(self) -> str:
         """Return the server's version, e.g. `2.3.5`."""
@@ -77,7 +80,8 @@ class MilvusDatabase:
                     remedy="Remove the connection's schema, or the option.",
                     path="options.databases",
                 )
-            return [""]
+            # That of a target may be made by the restore; that of a source has to be there.
+            return [""] if self._is_source or self._database_exists(Name("", "")) else []
         with self._session.translated("listing databases"):
             present = list(self._session.client().list_databases(timeout=CALL_SECONDS))
         if isinstance(self._databases, str):
@@ -103,9 +107,6 @@ class MilvusDatabase:
                 if index != schema.TEMPORARY
             ]
             partitions = client.list_partitions(name, timeout=CALL_SECONDS)
-            if not found.get("aliases"):
-                # Before version 2.4 the description leaves them out.
-                found["aliases"] = client.list_aliases(name, timeout=CALL_SECONDS)["aliases"]
         return schema.described(
             at, found, indexes=indexes, partitions=partitions, loaded=self._is_loaded(at)
         )
@@ -114,8 +115,22 @@ class MilvusDatabase:
     def reading(self, at: Name) -> Iterator[None]:
         """Load a collection that is not loaded, with an index of ours where it has none.
 
-        Strong consistency reads what is not flushed, too, so nothing is flushed.
+        What is asked within the block is answered from a moment of the server's own clock at or
+        after its beginning, so that all acknowledged rows are seen, flushed or not; nothing is
+        flushed.
         """
+        with self._session.translated("asking for its clock"):
+            self._moments[at] = self._session.handler(at.database).alloc_timestamp(
+                timeout=CALL_SECONDS
+            )
+        try:
+            with self._loaded(at):
+                yield
+        finally:
+            del self._moments[at]
+
+    @contextmanager
+    def _loaded(self, at: Name) -> Iterator[None]:
         if self._is_loaded(at):
             yield
             return
@@ -139,7 +154,10 @@ class MilvusDatabase:
 
     def count(self, at: Name, *, partition: str = "") -> int:
         """Return what Milvus itself counts, with strong consistency."""
-        rows = self._query(at, "", partition=partition, output_fields=["count(*)"])
+        # Of this very moment: after an export it has to show what came meanwhile.
+        rows = self._query(
+            at, "", partition=partition, output_fields=["count(*)"], consistency_level=_STRONG
+        )
         return int(rows[0]["count(*)"])
 
     def export(
@@ -218,8 +236,9 @@ class MilvusDatabase:
         """Create the collection and its partitions without any index."""
         del mark  # the name tells
         if not self._database_exists(at):
-            with self._session.translated(f"creating database {at.database}"):
-                self._session.client(DEFAULT).create_database(at.database, timeout=CALL_SECONDS)
+            database = at.database or self._session.endpoint.database
+            with self._session.translated(f"creating database {database}"):
+                self._session.client(DEFAULT).create_database(database, timeout=CALL_SECONDS)
         native = collection.native
         words: dict[str, Any] = {}
         if native["properties"]:
@@ -285,7 +304,10 @@ class MilvusDatabase:
             client.flush(name, timeout=_LOAD_SECONDS)
             if collection.indexes:
                 client.create_index(
-                    name, schema.index_parameters(collection.indexes), timeout=_BUILD_SECONDS
+                    name,
+                    schema.index_parameters(collection.indexes),
+                    timeout=CALL_SECONDS,
+                    sync=False,
                 )
         deadline = time.monotonic() + _BUILD_SECONDS
         pause = 0.1
@@ -331,8 +353,8 @@ class MilvusDatabase:
                 limit=limit,
                 search_params={"params": schema.search_parameters(index)},
                 partition_names=[partition] if partition else None,
-                consistency_level=_STRONG,
                 timeout=CALL_SECONDS,
+                **self._from_moment(at),
             )
         return [hit[collection.key] for hit in found[0]]
 
@@ -394,11 +416,19 @@ class MilvusDatabase:
                 at.collection,
                 filter=expression,
                 partition_names=[partition] if partition else None,
-                consistency_level=_STRONG,
                 timeout=CALL_SECONDS,
-                **words,
+                **(self._from_moment(at) | words),
             )
         return found
+
+    def _from_moment(self, at: Name) -> dict[str, Any]:
+        """Return the consistency of a query: strong, but waiting for the block's beginning only.
+
+        https://milvus.io/docs/v2.3.x/timestamp.md
+        """
+        if at not in self._moments:
+            return {"consistency_level": _STRONG}
+        return {"consistency_level": "Customized", "guarantee_timestamp": self._moments[at]}
 
     def _is_loaded(self, at: Name) -> bool:
         with self._session.translated(f"asking the state of {at.label}"):
@@ -434,13 +464,13 @@ class MilvusDatabase:
 
     def _aliases(self, at: Name) -> dict[str, str]:
         """Return all aliases of a database, and the collection of each."""
-        client = self._client(at)
+        client, found = self._client(at), {}
         with self._session.translated("listing aliases"):
-            return {
-                alias: client.describe_alias(alias, timeout=CALL_SECONDS)["collection_name"]
-                for collection in client.list_collections(timeout=CALL_SECONDS)
-                for alias in client.list_aliases(collection, timeout=CALL_SECONDS)["aliases"]
-            }
+            for name in client.list_collections(timeout=CALL_SECONDS):
+                # `list_aliases` of version 2.3 looks into the database `default` only.
+                told = client.describe_collection(name, timeout=CALL_SECONDS)
+                found.update(dict.fromkeys(told.get("aliases") or (), name))
+        return found
 
     def _database_exists(self, at: Name) -> bool:
         name = at.database or self._session.endpoint.database or DEFAULT

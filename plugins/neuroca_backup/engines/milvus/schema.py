@@ -7,9 +7,10 @@ from typing import Any
 
 from neuroca_backup.engines.milvus.session import pymilvus
 from neuroca_backup.errors import IncompatibleVersionError
+from neuroca_backup.vectors import jsonlines
 from neuroca_backup.vectors.model import Collection, Field, Index, Kind, Name
 
-DYNAMIC = "$meta"
+DYNAMIC = jsonlines.DYNAMIC  # how Milvus itself calls the column
 # An index that a collection without one needs to be readable; see `MilvusDatabase.reading`.
 TEMPORARY = "neuroca_backup_temporary"
 

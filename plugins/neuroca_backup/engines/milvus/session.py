@@ -85,17 +85,34 @@ class Session:
                 )
         return self._clients[name]
 
+    def handler(self, database: str = "") -> Any:
+        """Return what is below the client, for calls that the client has no word for.
+
+        What else has them, `pymilvus.utility`, keeps connections for the whole process and is on
+        its way out.
+        """
+        return self.client(database)._get_connection()  # noqa: SLF001 - see above
+
+    def context(self, database: str = "") -> Any:
+        """Return what tells `handler` the database of a call."""
+        return self.client(database)._generate_call_context()  # noqa: SLF001 - see `handler`
+
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
         """Turn an error of pymilvus into one of ours; the chain is cut, it may hold the token."""
         try:
             yield
         except pymilvus.MilvusException as error:
-            raise self._error(doing, error.code, str(error.message)) from None
+            # At a login only the cause tells a wrong password from a server that is away.
+            cause = error.__cause__
+            code, words = error.code, str(error.message)
+            if isinstance(cause, _grpc.RpcError) and hasattr(cause, "details"):
+                code, words = cause.code(), f"{words}: {cause.details()}"
+            raise self._error(doing, code, words) from None
         except (_grpc.RpcError, _grpc.FutureTimeoutError) as error:
             code = error.code() if hasattr(error, "code") else "timeout"
             words = str(error.details()) if hasattr(error, "details") else "no answer"
-            raise self._error(doing, code, f"{code}: {words}") from None
+            raise self._error(doing, code, words) from None
 
     def _error(self, doing: str, code: Any, message: str) -> BackupError:
         label = self.endpoint.label
