@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from neuroca_backup.errors import (
     ToolMissingError,
     TransientError,
 )
-from neuroca_backup.vectors import http_service
+from neuroca_backup.vectors import http_service, transfer
 from support.doubles.http_double import Fault
 from support.doubles.pinecone_api import DEFAULT, PineconeDouble
 from support.engines.pinecone import (
@@ -42,7 +43,7 @@ from support.engines.pinecone import (
 )
 from support.vector_runs import begin, dumped, killed, restore
 
-ENGINE = named("pinecone")
+ENGINE: Any = named("pinecone")
 SPARSE = {"_sparse_values": {"type": "sparse_vector"}}
 POD = {
     "deployment_type": "pod",
@@ -428,7 +429,7 @@ def test_what_was_changed_in_a_copy_is_found(
     place = RestoreTarget(endpoint_of(target))
     ENGINE.load(backup, place)
     target.faults.append(Fault("POST", "/query", change=lambda _: {"matches": []}, times=1000))
-    assert "nearest neighbours by values" in str(*ENGINE.compare(backup, place))
+    assert "nearest neighbours by $values" in str(*ENGINE.compare(backup, place))
     target.faults.clear()
     copy = target.vectors(INDEX)
     one = copy["memory-000003"]
@@ -439,6 +440,33 @@ def test_what_was_changed_in_a_copy_is_found(
         index.upsert(vectors=[{"id": "more", "values": [1.0] * DIMENSION}])
     found = str(*ENGINE.compare(backup, place))
     assert found == f"rows of {INDEX}, partition {DEFAULT}: expected 60, found 61"
+
+
+def test_json_lines_are_what_the_runbook_shows_and_can_be_added(
+    source: PineconeDouble, target: PineconeDouble, tmp_path: Path
+) -> None:
+    create(source)
+    add(source, count=10)
+    add(source, count=5, namespace="tenant-a")
+    with index_of(source) as index:
+        odd = {"id": "theirs", "values": "theirs", "metadata": True}
+        index.upsert(vectors=[{"id": "odd", "values": [1.0] * DIMENSION, "metadata": odd}])
+    file = tmp_path / "vector_db.jsonl"
+    with ENGINE.connect(endpoint_of(source)) as opened:
+        transfer.export(opened, endpoint_of(source), file, "all")
+    line = json.loads(file.read_text().splitlines()[-1])
+    assert line["id"] == "memory-000004"
+    assert line["namespace"] == "tenant-a"
+    assert line["metadata"]["topic"] == "concept 4"
+    with ENGINE.connect(endpoint_of(target)) as opened:
+        transfer.load(opened, endpoint_of(target), file, add=False)
+    assert held(target) == held(source)
+    # Lines that were written by hand, into an index that holds vectors.
+    file.write_text(json.dumps({"id": "more", "values": [0.5] * DIMENSION}) + "\n")
+    target.lag = 0.3
+    with ENGINE.connect(endpoint_of(target)) as opened:
+        transfer.load(opened, endpoint_of(target), file, add=True)
+    assert len(target.vectors(INDEX)) == 12
 
 
 def test_wrong_keys_and_names_are_told_without_the_key(

@@ -26,13 +26,13 @@ from neuroca_backup.errors import (
     ToolMissingError,
     TransientError,
 )
-from neuroca_backup.vectors import http_service, parts
+from neuroca_backup.vectors import http_service, parts, transfer
 from support.doubles.http_double import Fault
 from support.doubles.qdrant_api import QdrantDouble
 from support.engines.qdrant import COLLECTION, add, client_of, endpoint_of, fill
 from support.vector_runs import begin, dumped, killed, restore
 
-ENGINE = named("qdrant")
+ENGINE: Any = named("qdrant")
 
 
 @pytest.fixture
@@ -291,6 +291,38 @@ def test_a_copy_counts_as_indexed_only_when_the_server_says_so(
     monkeypatch.setattr(database, "_BUILD_SECONDS", 0.3)
     with pytest.raises(TransientError, match="status is yellow"):
         ENGINE.load(backup, place_of(target, replace=True))
+    target.broken = "no space left on device"
+    with pytest.raises(InterruptedToolError, match="no space left"):
+        ENGINE.load(backup, place_of(target, replace=True))
+
+
+def test_json_lines_take_points_from_one_server_to_another(
+    source: QdrantDouble, target: QdrantDouble, tmp_path: Path
+) -> None:
+    rich(source)
+    fill(source, count=20)
+    with client_of(source) as client:
+        client.set_payload(COLLECTION, {"id": "theirs", "vector": [1], "$": None}, points=[3])
+    file = tmp_path / "qdrant.jsonl.gz"
+    with ENGINE.connect(endpoint_of(source)) as opened:
+        transfer.export(opened, endpoint_of(source), file, "all")
+    with ENGINE.connect(endpoint_of(target)) as opened:
+        transfer.load(opened, endpoint_of(target), file, add=False)
+    for name in (COLLECTION, "rich"):
+        was, now = source.points(name), target.points(name)
+        for one, point in was.items():
+            assert now[one]["vectors"] == point["vectors"]
+            assert (now[one]["payload"] or None) == (point["payload"] or None)
+        assert target.stored[name].config == source.stored[name].config
+    # Into what is there, its own configuration stays.
+    add(source, count=30)
+    target.stored[COLLECTION].config["optimizer_config"]["indexing_threshold"] = 777
+    (more := tmp_path / "more.jsonl").write_text('{"id": "4000", "values": [1,0,0,0,0,0,0,0]}\n')
+    target.stored.pop("rich")
+    with ENGINE.connect(endpoint_of(target)) as opened:
+        transfer.load(opened, endpoint_of(target), more, add=True)
+    assert len(target.points(COLLECTION)) == 21
+    assert target.stored[COLLECTION].config["optimizer_config"]["indexing_threshold"] == 777
 
 
 def test_limits_cut_connections_and_faults_of_the_server_are_outlasted(
@@ -414,7 +446,7 @@ def test_what_was_changed_in_a_copy_is_found(target: QdrantDouble, backup: Resto
     ENGINE.load(backup, place)
     nobody = Fault("POST", "/points/query", times=1000, change=lambda _: {"result": {"points": []}})
     target.faults.append(nobody)
-    assert "nearest neighbours by vector" in str(*ENGINE.compare(backup, place))
+    assert "nearest neighbours by $vector" in str(*ENGINE.compare(backup, place))
     target.faults.clear()
     copy = target.stored[COLLECTION]
     copy.config["quantization_config"] = {"binary": {}}

@@ -73,13 +73,17 @@ class Stored:
 
 
 class QdrantDouble(HttpDouble):
-    """Qdrant in a thread. `index_seconds`: how long the optimizer works after each write."""
+    """Qdrant in a thread.
+
+    `index_seconds`: how long the optimizer works after each write; `broken`: why it gave up.
+    """
 
     def __init__(self, *, api_key: str = "qdrant_secret") -> None:
         super().__init__()
         self.api_key = api_key
         self.index_seconds = 0.0
         self.version = VERSION
+        self.broken = ""
         self.stored: dict[str, Stored] = {}
         self.aliases: dict[str, str] = {}
         one, points = "/collections/([^/]+)", "/collections/([^/]+)/points"
@@ -144,8 +148,8 @@ class QdrantDouble(HttpDouble):
         busy = time.monotonic() < found.busy_until
         return _ok(
             {
-                "status": "yellow" if busy else "green",
-                "optimizer_status": "ok",
+                "status": "red" if self.broken else "yellow" if busy else "green",
+                "optimizer_status": {"error": self.broken} if self.broken else "ok",
                 "indexed_vectors_count": 0 if busy else len(found.points),
                 # The real one is approximate while segments are merged.
                 "points_count": len(found.points),

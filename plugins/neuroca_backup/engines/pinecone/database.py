@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +26,7 @@ from neuroca_backup.errors import (
     InterruptedToolError,
     NotFoundError,
     TargetRefusedError,
+    UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.vectors import columns, http_service
@@ -57,6 +58,7 @@ class PineconeDatabase:
         # Vectors by namespace: exported in this session, and inserted.
         self._exported: dict[tuple[Name, str], int] = {}
         self._inserted: dict[tuple[Name, str], int] = {}
+        self._created: set[Name] = set()
         self._last: dict[tuple[Name, str], str] = {}
         self._lock = threading.Lock()
 
@@ -187,6 +189,7 @@ class PineconeDatabase:
         http_service.until(
             missing, seconds=_READY_SECONDS, what=f"The index {at.label} was not ready"
         )
+        self._created.add(at)
         self._last.clear()
         for namespace in collection.partitions:
             self._inserted[at, namespace] = 0
@@ -201,8 +204,12 @@ class PineconeDatabase:
         self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
     ) -> None:
         """Upsert vectors, in as many requests as they need."""
+        namespace = partition or DEFAULT
+        with self._lock:
+            if (at, namespace) not in self._inserted:
+                self._inserted[at, namespace] = self._session.counts(at).get(namespace, 0)
         for body in rows.upserts(collection, batch):
-            done = self._session.upsert(at, partition, body)
+            done = self._session.upsert(at, namespace, body)
             if done.upserted_count != len(body):
                 raise InterruptedToolError(
                     f"Pinecone took {done.upserted_count} of {len(body)} vectors of {at.label}",
@@ -210,8 +217,8 @@ class PineconeDatabase:
                     collection=at.label,
                 )
             with self._lock:
-                self._inserted[at, partition] += len(body)
-                self._last[at, partition] = body[-1]["id"]
+                self._inserted[at, namespace] += len(body)
+                self._last[at, namespace] = body[-1]["id"]
 
     def bulk_import(
         self,
@@ -230,19 +237,22 @@ class PineconeDatabase:
 
         def missing() -> str:
             counts = self._session.counts(at)
-            for namespace in collection.partitions:
-                expected = self._inserted[at, namespace]
-                if counts.get(namespace, 0) != expected:
+            for (where, namespace), expected in self._inserted.items():
+                if where == at and counts.get(namespace, 0) != expected:
                     return f"namespace {namespace} counts {counts.get(namespace, 0)} of {expected}"
-                last = self._last.get((at, namespace))
-                if last and not self._session.fetch(at, namespace, [last]):
+            for (where, namespace), last in self._last.items():
+                if where == at and not self._session.fetch(at, namespace, [last]):
                     return f"the last vectors of namespace {namespace} cannot be read"
             more = sorted(set(self._partitions(at)) ^ set(collection.partitions))
             return f"namespaces {', '.join(more)} are there or missing" if more else ""
 
-        http_service.until(
-            missing, seconds=_BUILD_SECONDS, what=f"{at.label} did not show what was inserted"
-        )
+        what = f"{at.label} did not show what was inserted"
+        if at in self._created:
+            http_service.until(missing, seconds=_BUILD_SECONDS, what=what)
+        else:
+            # What was there before is not known well enough to insist.
+            with suppress(UnreachableError):
+                http_service.until(missing, seconds=self._session.fresh_seconds, what=what)
 
     def fetch(
         self, at: Name, collection: Collection, keys: Sequence[Key], *, partition: str

@@ -67,7 +67,7 @@ def _vector(row: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         sparse = row[SPARSE]
         vector["sparse_values"] = {"indices": list(sparse), "values": list(sparse.values())}
         size += _SPARSE_BYTES * len(sparse)
-    if row[METADATA] is not None:
+    if row[METADATA]:
         vector["metadata"] = row[METADATA]
         size += len(json.dumps(row[METADATA], ensure_ascii=False).encode())
     return vector, size

@@ -7,9 +7,11 @@ from typing import Any
 
 from neuroca_backup.errors import ConfigurationError, IncompatibleVersionError
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.vectors.jsonlines import DYNAMIC
 from neuroca_backup.vectors.model import Collection, Field, Index, Name
 
-KEY, VALUES, SPARSE, METADATA = "id", "values", "sparse_values", "metadata"
+# Columns of the Parquet files; no key of metadata may begin with $, so none is called like these.
+KEY, VALUES, SPARSE, METADATA = "$id", "$values", "$sparse_values", DYNAMIC
 DEFAULT = "__default__"
 # While a restore loads an index it has this tag; a tag that is set to "" is taken away.
 MARK = "neuroca-restore"

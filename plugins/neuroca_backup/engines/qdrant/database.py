@@ -54,6 +54,7 @@ class QdrantDatabase:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._endpoint = session.endpoint
+        self._created: set[Name] = set()
 
     @classmethod
     @contextmanager
@@ -186,6 +187,7 @@ class QdrantDatabase:
             self._session.client.delete_collection(physical)
             self._session.client.create_collection(physical, **schema.creation(collection))
         self._session.point({at.collection: physical})
+        self._created.add(at)
 
     def made_by(self, at: Name) -> str:
         """Return "": the alias tells."""
@@ -225,6 +227,30 @@ class QdrantDatabase:
     def build(self, at: Name, collection: Collection) -> None:
         """Index payloads first, then vectors: their graph has links for filters only then."""
         name = at.collection
+        if at in self._created:
+            self._configure(name, collection)
+
+        def missing() -> str:
+            info = self._session.ask(lambda: self._session.client.get_collection(name))
+            if info.status == "green":
+                return ""
+            if info.status == "red":
+                raise InterruptedToolError(
+                    f"Qdrant at {self._endpoint.label} gave up indexing {at.label}: "
+                    f"{http_service.without_secret(info.optimizer_status, self._endpoint)}",
+                    remedy="Look at the server's log, its memory and its disk; then run the load "
+                    "again.",
+                    collection=at.label,
+                )
+            return (
+                f"its status is {info.status.value}, {info.indexed_vectors_count or 0:,} vectors "
+                f"of {info.points_count or 0:,} points are indexed"
+            )
+
+        http_service.until(missing, seconds=_BUILD_SECONDS, what=f"{at.label} was not indexed")
+
+    def _configure(self, name: str, collection: Collection) -> None:
+        """Give a new collection its indexes, and its limits, which would hinder loading."""
         for field, index in collection.native["payload_indexes"].items():
             kind = index.get("params") or index["data_type"]
             self._session.ask(
@@ -242,17 +268,6 @@ class QdrantDatabase:
                 name, optimizers_config=schema.optimizers(collection), **changes
             )
         )
-
-        def missing() -> str:
-            info = self._session.ask(lambda: self._session.client.get_collection(name))
-            if info.status == "green":
-                return ""
-            return (
-                f"its status is {info.status.value}, {info.indexed_vectors_count or 0:,} vectors "
-                f"of {info.points_count or 0:,} points are indexed"
-            )
-
-        http_service.until(missing, seconds=_BUILD_SECONDS, what=f"{at.label} was not indexed")
 
     def fetch(
         self,

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from neuroca_backup.errors import IncompatibleVersionError
+from neuroca_backup.vectors.jsonlines import DYNAMIC
 from neuroca_backup.vectors.model import Collection, Field, Index, Name
 
-KEY = "id"
-PAYLOAD = "payload"
+# Columns of the Parquet files; $ keeps them apart from keys of a payload in JSON Lines.
+KEY, PAYLOAD, _VECTOR = "$id", DYNAMIC, "$vector"
 _METRICS = {"Cosine": "cosine", "Euclid": "l2", "Dot": "ip", "Manhattan": "manhattan"}
 # https://api.qdrant.tech/api-reference/collections/get-collection
 _COMPARED: Mapping[str, Sequence[str]] = {
@@ -96,7 +97,7 @@ def dense_of(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def field_name(vector: str) -> str:
     """Return the field that holds the vector called `vector`."""
-    return f"vector.{vector}" if vector else "vector"
+    return f"{_VECTOR}.{vector}" if vector else _VECTOR
 
 
 def named_fields(collection: Collection) -> Iterator[tuple[str, Field]]:
