@@ -70,7 +70,7 @@ def target() -> Iterator[PineconeDouble]:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lasts for a minute in earnest lasts for seconds here."""
     monkeypatch.setattr(http_service, "PATIENCE_SECONDS", 4.0)
-    monkeypatch.setattr(Session, "fresh_seconds", 3.0)
+    monkeypatch.setattr(Session, "fresh_seconds", 2.0)
     # The client counts the failures of a host over all tests, and at fifty retries no more.
     get_budget_registry()._reset()
 

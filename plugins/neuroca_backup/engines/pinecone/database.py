@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from neuroca_backup.engines.pinecone import client as pinecone
 from neuroca_backup.engines.pinecone import rows, schema
 from neuroca_backup.engines.pinecone.schema import DEFAULT, MARK
-from neuroca_backup.engines.pinecone.session import Session
+from neuroca_backup.engines.pinecone.session import PAGE, Session
 from neuroca_backup.errors import (
     ConfigurationError,
     IncompatibleVersionError,
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Up to how many vectors a listing is compared with the counts before an export, as a late listing
-# is then no lost export: a thousand requests.
-_LISTED_FIRST = 100_000
+# Up to how many requests it may cost to compare a listing with the counts before an export, so that
+# a late listing is no lost export.
+_LISTED_FIRST = 1000
 _READY_SECONDS = 900.0
 _BUILD_SECONDS = 3600.0
 
@@ -59,7 +59,7 @@ class PineconeDatabase:
         self._exported: dict[tuple[Name, str], int] = {}
         self._inserted: dict[tuple[Name, str], int] = {}
         self._created: set[Name] = set()
-        self._last: dict[tuple[Name, str], str] = {}
+        self._last: tuple[Name, str, str] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -102,7 +102,7 @@ class PineconeDatabase:
         """Wait until a listing has what is counted, where that is soon seen."""
         deadline = time.monotonic() + self._session.fresh_seconds
         counts = self._session.counts(at)
-        while sum(counts.values()) <= _LISTED_FIRST and any(
+        while sum(1 + count // PAGE for count in counts.values()) <= _LISTED_FIRST and any(
             self._session.listed(at, namespace, most=count) < count
             for namespace, count in counts.items()
         ):
@@ -190,7 +190,7 @@ class PineconeDatabase:
             missing, seconds=_READY_SECONDS, what=f"The index {at.label} was not ready"
         )
         self._created.add(at)
-        self._last.clear()
+        self._last = None
         for namespace in collection.partitions:
             self._inserted[at, namespace] = 0
             if namespace != DEFAULT:
@@ -218,7 +218,7 @@ class PineconeDatabase:
                 )
             with self._lock:
                 self._inserted[at, namespace] += len(body)
-                self._last[at, namespace] = body[-1]["id"]
+                self._last = at, namespace, body[-1]["id"]
 
     def bulk_import(
         self,
@@ -240,8 +240,9 @@ class PineconeDatabase:
             for (where, namespace), expected in self._inserted.items():
                 if where == at and counts.get(namespace, 0) != expected:
                     return f"namespace {namespace} counts {counts.get(namespace, 0)} of {expected}"
-            for (where, namespace), last in self._last.items():
-                if where == at and not self._session.fetch(at, namespace, [last]):
+            if self._last is not None and self._last[0] == at:
+                _, namespace, last = self._last
+                if not self._session.fetch(at, namespace, [last]):
                     return f"the last vectors of namespace {namespace} cannot be read"
             more = sorted(set(self._partitions(at)) ^ set(collection.partitions))
             return f"namespaces {', '.join(more)} are there or missing" if more else ""

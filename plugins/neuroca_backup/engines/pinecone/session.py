@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_PAGE = 100
+PAGE = 100
 _FETCHES = 4
+# An answer holds the counts of all namespaces, of which there may be many thousands, and each one
+# is asked for.
+_SAME_SECONDS = 0.4
 
 
 class Session:
@@ -42,6 +45,7 @@ class Session:
         self.endpoint = endpoint
         self.client = client
         self._indexes: dict[Name, Index] = {}
+        self._counted: dict[Name, tuple[float, Mapping[str, int]]] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -85,10 +89,14 @@ class Session:
 
     def counts(self, at: Name) -> Mapping[str, int]:
         """Return how many vectors each namespace has, by the service's own count."""
-        index = self.index(at)
-        stats = self.ask(index.describe_index_stats)
-        # Older indexes call the namespace without a name "".
-        return {name or DEFAULT: one.vector_count for name, one in stats.namespaces.items()}
+        asked, known = self._counted.get(at, (0.0, {}))
+        if time.monotonic() - asked > _SAME_SECONDS:
+            index, asked = self.index(at), time.monotonic()
+            stats = self.ask(index.describe_index_stats)
+            # Older indexes call the namespace without a name "".
+            known = {name or DEFAULT: one.vector_count for name, one in stats.namespaces.items()}
+            self._counted[at] = asked, known
+        return known
 
     def namespaces(self, at: Name) -> list[str]:
         """Return the names of all namespaces, sorted."""
@@ -97,7 +105,7 @@ class Session:
         token: str | None = None
         while True:
             page = self.ask(
-                lambda: index.list_namespaces_paginated(limit=_PAGE, pagination_token=token)  # noqa: B023 - called at once
+                lambda: index.list_namespaces_paginated(limit=PAGE, pagination_token=token)  # noqa: B023 - called at once
             )
             names |= {one.name or DEFAULT for one in page.namespaces}
             token = page.pagination.next if page.pagination else None
@@ -111,7 +119,7 @@ class Session:
         while True:
             page = self.ask(
                 lambda: index.list_paginated(
-                    limit=_PAGE,
+                    limit=PAGE,
                     pagination_token=token,  # noqa: B023 - called at once
                     namespace=namespace,
                 )
