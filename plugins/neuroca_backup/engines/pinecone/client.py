@@ -117,8 +117,8 @@ def _translation(error: Any, endpoint: Endpoint) -> BackupError:
     if isinstance(error, (errors.UnauthorizedError, errors.ForbiddenError)):
         return AccessDeniedError(
             f"{where} refused the key: {words}",
-            remedy="Correct the connection's password. The key needs the role ProjectEditor, to "
-            "dump ProjectViewer on the control plane and DataPlaneViewer are enough.",
+            remedy="Correct the connection's password. To dump, the key needs the roles "
+            "ControlPlaneViewer and DataPlaneViewer; to restore, ProjectEditor.",
             **facts,
         )
     if isinstance(error, errors.NotFoundError):
