@@ -198,6 +198,9 @@ def test_everything_that_a_collection_can_have_comes_back(
     assert now.points == was.points
     assert now.config == was.config
     assert now.schema == was.schema
+    # Nothing was indexed while points arrived.
+    assert now.created["optimizers_config"]["indexing_threshold"] == 0
+    assert "strict_mode_config" not in now.created
     assert target.aliases == {"semantic": "rich", "ltm": "rich"}
 
 

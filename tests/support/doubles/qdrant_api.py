@@ -52,6 +52,7 @@ class Stored:
     """One collection."""
 
     config: dict[str, Any]
+    created: Mapping[str, Any]
     points: dict[int | str, dict[str, Any]] = field(default_factory=dict)
     schema: dict[str, dict[str, Any]] = field(default_factory=dict)
     busy_until: float = 0.0
@@ -189,7 +190,7 @@ class QdrantDouble(HttpDouble):
         for word in ("strict_mode_config", "metadata"):
             if body.get(word):
                 config[word] = body[word]
-        self.stored[name] = Stored(config=config)
+        self.stored[name] = Stored(config=config, created=body)
         return _ok(True)
 
     def _update(self, request: Request, name: str) -> Any:
@@ -298,6 +299,9 @@ class QdrantDouble(HttpDouble):
     def _scroll(self, request: Request, name: str) -> Any:
         found, body = self._get(name), request.body
         ids, limit = found.ordered(), body.get("limit") or 10
+        strict = found.config.get("strict_mode_config") or {}
+        if strict.get("enabled") and limit > strict.get("max_query_limit", limit):
+            raise _wrong(f"Forbidden: Limit exceeded {limit} > {strict['max_query_limit']}")
         if body.get("offset") is not None:
             start = _order(_id(body["offset"]))
             ids = [one for one in ids if _order(one) >= start]
