@@ -24,6 +24,7 @@ from neuroca_backup.errors import (
     IncompatibleVersionError,
     InterruptedToolError,
     NotFoundError,
+    PermanentError,
     TargetRefusedError,
     ToolMissingError,
     TransientError,
@@ -357,6 +358,13 @@ def test_indexes_that_cannot_be_listed_are_refused_with_the_reason(
     for name, words in (("pods", "pod-based"), ("documents", "documents")):
         with pytest.raises(IncompatibleVersionError, match=words):
             dumped(ENGINE, endpoint_of(source), tmp_path, indexes=[name])
+    # One that the client leaves out of its own listing is not left out in silence.
+    source.indexes["pods"].model["name"] = "new"
+    source.indexes["pods"].model["schema"] = {"fields": {"_values": {"type": "hologram"}}}
+    source.indexes["new"] = source.indexes.pop("pods")
+    del source.indexes["documents"]
+    with pytest.raises(PermanentError, match=r"does not understand.*hologram"):
+        dumped(ENGINE, endpoint_of(source), tmp_path)
     assert dumped(ENGINE, endpoint_of(source), tmp_path, indexes=[INDEX]).last.dump.facts
 
 

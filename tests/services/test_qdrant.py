@@ -416,8 +416,17 @@ def test_other_dimensions_and_names_in_the_way_are_refused_untouched(
         client.delete_collection(COLLECTION)
         client.create_collection("theirs", vectors_config=wide)
         _alias(client, "ltm", "theirs")
-        with pytest.raises(IncompatibleVersionError, match="aliases ltm"):
+        with pytest.raises(IncompatibleVersionError, match="ltm, by which"):
             ENGINE.preflight(backup, place)
+        client.create_collection("ltm2", vectors_config=wide)
+        also = {**backup.last.dump.facts["collections"][COLLECTION]["schema"]["transient"]}
+        backup.last.dump.facts["collections"][COLLECTION]["schema"]["transient"] = {
+            **also,
+            "aliases": ["ltm2"],
+        }
+        with pytest.raises(IncompatibleVersionError, match="ltm2, by which"):
+            ENGINE.preflight(backup, place)
+        client.delete_collection("ltm2")
         _alias(client, COLLECTION, "theirs")
         with pytest.raises(IncompatibleVersionError, match="is an alias of the collection theirs"):
             ENGINE.preflight(backup, place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,53 @@ HOST, PORT = "api.pinecone.io", 443
 API_VERSION = "2026.07"
 _OLDEST_CLIENT = 10
 _SECONDS = 60.0  # of one attempt; the client makes four by itself
+
+_KEY = (
+    AccessDeniedError,
+    "refused the key",
+    "Correct the connection's password. To dump, the key needs the roles ControlPlaneViewer and "
+    "DataPlaneViewer; to restore, ProjectEditor.",
+)
+_AWAY = (
+    UnreachableError,
+    "did not answer as it should",
+    "It is tried again; check the network, and https://status.pinecone.io.",
+)
+# By the names of the client's classes, a class before those that it is made from.
+_MEANINGS: Mapping[str, tuple[type[BackupError], str, str]] = {
+    "RateLimitError": (
+        InterruptedToolError,
+        "limits how often it may be asked",
+        "It is tried again. Where it stays so, run the backup at another time, or ask Pinecone "
+        "for a higher limit.",
+    ),
+    "UnauthorizedError": _KEY,
+    "ForbiddenError": _KEY,
+    "NotFoundError": (
+        NotFoundError,
+        "has no such thing",
+        "Look whether the index or namespace was deleted or renamed meanwhile.",
+    ),
+    "ConflictError": (
+        AlreadyExistsError,
+        "has it already",
+        "Look who creates it at the same time.",
+    ),
+    "ResponseParsingError": (
+        PermanentError,
+        "answered what this client does not understand",
+        "Install a newer client, or leave the index that it is about out of the source's "
+        "`indexes`.",
+    ),
+    "PineconeConnectionError": _AWAY,
+    "PineconeTimeoutError": _AWAY,
+    "ServiceError": _AWAY,
+    "PineconeException": (
+        PermanentError,
+        "refused",
+        "Its words say why; see https://docs.pinecone.io/reference/api/errors.",
+    ),
+}
 
 
 def library() -> Any:
@@ -99,47 +146,16 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         raise _translation(error, endpoint) from None
 
 
-def _translation(error: Any, endpoint: Endpoint) -> BackupError:
-    from pinecone import errors  # noqa: PLC0415 - an optional package
-
-    where = f"Pinecone at {endpoint.label or HOST}"
-    words = http_service.without_secret(error, endpoint)
-    status = getattr(error, "status_code", None)
-    facts: dict[str, Any] = {"server": endpoint.label or HOST, "status": status}
-    if isinstance(error, errors.RateLimitError):
-        return InterruptedToolError(
-            f"{where} limits how often it may be asked: {words}",
-            remedy="It is tried again. Where it stays so, run the backup at another time, or ask "
-            "Pinecone for a higher limit.",
-            retry_after=error.retry_after,
-            **facts,
-        )
-    if isinstance(error, (errors.UnauthorizedError, errors.ForbiddenError)):
-        return AccessDeniedError(
-            f"{where} refused the key: {words}",
-            remedy="Correct the connection's password. To dump, the key needs the roles "
-            "ControlPlaneViewer and DataPlaneViewer; to restore, ProjectEditor.",
-            **facts,
-        )
-    if isinstance(error, errors.NotFoundError):
-        return NotFoundError(
-            f"{where} has no such thing: {words}",
-            remedy="Look whether the index or namespace was deleted or renamed meanwhile.",
-            **facts,
-        )
-    if isinstance(error, errors.ConflictError):
-        return AlreadyExistsError(
-            f"{where}: {words}", remedy="Look who creates it at the same time.", **facts
-        )
-    lost = (errors.PineconeConnectionError, errors.PineconeTimeoutError, errors.ServiceError)
-    if isinstance(error, (*lost, errors.ResponseParsingError)):
-        return UnreachableError(
-            f"{where} did not answer as it should ({type(error).__name__}: {words})",
-            remedy="It is tried again; check the network, and https://status.pinecone.io.",
-            **facts,
-        )
-    return PermanentError(
-        f"{where} refused: {words}",
-        remedy="Its words say why; see https://docs.pinecone.io/reference/api/errors.",
+def _translation(error: Exception, endpoint: Endpoint) -> BackupError:
+    names = [kind.__name__ for kind in type(error).__mro__]
+    kind, what, remedy = next(
+        (_MEANINGS[name] for name in names if name in _MEANINGS), _MEANINGS["PineconeException"]
+    )
+    where = endpoint.label or HOST
+    facts = {word: getattr(error, word, None) for word in ("status_code", "retry_after")}
+    return kind(
+        f"Pinecone at {where} {what}: {http_service.without_secret(error, endpoint)}",
+        remedy=remedy,
+        server=where,
         **facts,
     )

@@ -74,7 +74,7 @@ class PineconeDatabase:
     def version(self) -> str:
         """Return the API's version, once the key has been accepted."""
         with pinecone.translated(self._endpoint):
-            list(self._session.client.indexes.list())
+            self._session.names()
         return pinecone.API_VERSION
 
     def tools(self) -> Mapping[str, str]:
@@ -83,8 +83,7 @@ class PineconeDatabase:
 
     def collections(self) -> Sequence[Name]:
         """Return all indexes of the key's project."""
-        found = self._session.ask(lambda: [one.name for one in self._session.client.indexes.list()])
-        return sorted(Name("", name) for name in found)
+        return sorted(Name("", name) for name in self._session.ask(self._session.names))
 
     def describe(self, at: Name) -> Collection:
         """Return one index and its namespaces as they can be created again."""

@@ -76,8 +76,7 @@ class QdrantDatabase:
 
     def collections(self) -> Sequence[Name]:
         """Return all collections, those that a restore is loading under their alias."""
-        names = self._session.ask(lambda: self._session.client.get_collections().collections)
-        shown = {name.name: name.name for name in names}
+        shown = {one.name: one.name for one in self._session.physical()}
         aliases = self._session.aliases()
         shown |= {of: alias for alias, of in aliases.items() if is_copy(of, alias)}
         shown |= {of: alias for alias, of in aliases.items() if STAGING.fullmatch(alias)}
@@ -156,16 +155,23 @@ class QdrantDatabase:
                 remedy="Restore to another store, or rename the collection at its source.",
                 collection=at.label,
             )
-        taken = sorted(
+        self._refuse_aliases(collection, at)
+
+    def _refuse_aliases(self, collection: Collection, at: Name) -> None:
+        """Raise where an alias of the collection is somebody else's, or a collection's name."""
+        aliases = self._session.aliases()
+        physical = {one.name for one in self._session.physical()}
+        ours = {at.collection, aliases.get(at.collection)}
+        taken = [
             alias
             for alias in collection.transient.get("aliases", ())
-            if aliases.get(alias, at.collection) not in {at.collection, of}
-        )
+            if alias in physical - ours or aliases.get(alias, at.collection) not in ours
+        ]
         if taken:
             raise IncompatibleVersionError(
-                f"The aliases {', '.join(taken)} of {at.label} belong to other collections on "
+                f"{', '.join(taken)}, by which {at.label} was known too, belong to others on "
                 f"{self._endpoint.label}",
-                remedy="Delete these aliases there, or restore to another server.",
+                remedy="Delete these aliases or collections there, or restore to another server.",
                 aliases=taken,
             )
 
@@ -335,6 +341,8 @@ class QdrantDatabase:
         physical = aliases.get(loaded.collection)
         if physical is None:
             return []
+        # Nothing is deleted before it is sure that everything after it can be done.
+        self._refuse_aliases(collection, at)
         place, old = at.collection, aliases.get(at.collection)
         wanted = dict.fromkeys(collection.transient.get("aliases", ()), physical)
         notes = []

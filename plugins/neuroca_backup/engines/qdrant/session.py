@@ -65,6 +65,10 @@ class Session:
         """Write points; answered when they are applied."""
         return self.ask(lambda: self.client.upsert(name, points, wait=True))
 
+    def physical(self) -> list[Any]:
+        """Return all collections as the server calls them."""
+        return list(self.ask(lambda: self.client.get_collections().collections))
+
     def aliases(self) -> dict[str, str]:
         """Return every alias of the server and the collection that it points to."""
         found = self.ask(lambda: self.client.get_aliases().aliases)
