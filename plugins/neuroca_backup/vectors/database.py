@@ -73,7 +73,7 @@ class VectorDatabase(Protocol):
         ...
 
     def create(self, collection: Collection, at: Name, *, mark: str) -> None:
-        """Create an empty collection, its partitions, and nothing that slows down loading.
+        """Create an empty collection and its partitions; indexes only if that slows no loading.
 
         `mark` is a word of the restore that makes it; see `made_by`.
         """

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from neuroca_backup.errors import (
     ConfigurationError,
     IncompatibleVersionError,
-    InterruptedToolError,
     NotFoundError,
     TargetRefusedError,
 )
@@ -189,7 +188,6 @@ def load(backup: Backup, target: Target, database: VectorDatabase) -> list[str]:
                 f"{one.place.label} makes its own keys ({one.collection.key}): its rows have new "
                 "ones, and are compared by what they hold."
             )
-        _require_count(one, database)
     return notes
 
 
@@ -277,19 +275,6 @@ class _Telling:
             self._total,
             rate,
             (self._total - self._done) / rate,
-        )
-
-
-def _require_count(one: Restored, database: VectorDatabase) -> None:
-    with database.reading(one.loaded):
-        rows = database.count(one.loaded)
-    if rows != one.facts["count"]:
-        raise InterruptedToolError(
-            f"{rows} rows of {one.place.label} arrived, the backup holds {one.facts['count']}",
-            remedy="Run the load again: it starts clean.",
-            collection=one.place.label,
-            expected=one.facts["count"],
-            found=rows,
         )
 
 

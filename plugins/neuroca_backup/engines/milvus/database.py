@@ -233,7 +233,11 @@ class MilvusDatabase:
             )
 
     def create(self, collection: Collection, at: Name, *, mark: str) -> None:
-        """Create the collection and its partitions without any index."""
+        """Create the collection, its partitions and its indexes.
+
+        Milvus indexes each segment when it is full, beside the loading; and imported ones at once
+        only if the index is there before them, else up to a minute later.
+        """
         del mark  # the name tells
         if not self._database_exists(at):
             database = at.database or self._session.endpoint.database
@@ -258,6 +262,13 @@ class MilvusDatabase:
             for partition in collection.partitions:
                 if partition and not client.has_partition(name, partition, timeout=CALL_SECONDS):
                     client.create_partition(name, partition, timeout=CALL_SECONDS)
+            if collection.indexes:
+                client.create_index(
+                    name,
+                    schema.index_parameters(collection.indexes),
+                    timeout=CALL_SECONDS,
+                    sync=False,
+                )
 
     def made_by(self, at: Name) -> str:  # noqa: ARG002 - the name of a copy tells
         """Return ""."""
@@ -298,17 +309,10 @@ class MilvusDatabase:
         )
 
     def build(self, at: Name, collection: Collection) -> None:
-        """Flush, build the indexes, wait for them, load if it was loaded."""
+        """Flush, wait for the indexes, load if it was loaded."""
         client, name = self._client(at), at.collection
         with self._session.translated(f"building the indexes of {at.label}"):
             client.flush(name, timeout=_LOAD_SECONDS)
-            if collection.indexes:
-                client.create_index(
-                    name,
-                    schema.index_parameters(collection.indexes),
-                    timeout=CALL_SECONDS,
-                    sync=False,
-                )
         deadline = time.monotonic() + _BUILD_SECONDS
         pause = 0.1
         while behind := self._unfinished(at):
@@ -492,6 +496,14 @@ def _after(collection: Collection, last: Key | None) -> str:
 
 def _batch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Return rows as Milvus gives them as a batch; its dynamic fields are one JSON column."""
+    # It gives a vector of bytes as a list of one.
+    of_bytes = [
+        field.name
+        for field in collection.vectors
+        if field.kind not in {"float_vector", "sparse_vector"}
+    ]
+    if of_bytes:
+        rows = [{**row, **{name: _bytes(row[name]) for name in of_bytes}} for row in rows]
     if not collection.native["dynamic"]:
         return columns.from_rows(collection, rows)
     declared = {field.name for field in collection.fields}
@@ -502,6 +514,10 @@ def _batch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> pa.Reco
             for row in rows
         ],
     )
+
+
+def _bytes(value: Any) -> bytes | None:
+    return b"".join(value) if isinstance(value, list) else value
 
 
 def _row(collection: Collection, row: dict[str, Any]) -> dict[str, Any]:
