@@ -1,0 +1,1 @@
+"""Servers that speak the published API of a service that cannot be run here."""
