@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.notifications.failure import FailureNotice
 from neuroca_backup.operators.backup import ClearSpoolOperator
+from neuroca_backup.operators.backup_request import BACKUP_TYPES
 from neuroca_backup.operators.groups import queue_of, source_group
 from neuroca_backup.settings import Settings, default_path, load
 
@@ -28,6 +29,23 @@ spool has already been emptied, clear the source's tasks from the first one on.
 **Killed half way.** Nothing half-done counts as a backup; trigger a new run, or clear this one.
 """
 
+PARAMS = {
+    "backup_type": Param(
+        "auto",
+        type="string",
+        enum=list(BACKUP_TYPES),
+        values_display={
+            "auto": "Automatic",
+            "full": "Full",
+            "incremental": "Incremental",
+        },
+        title="Backup type",
+        description="Automatic continues the newest verified backup, and takes a full one where "
+        "that is not possible, or no longer wanted (full_every). Incremental fails where it is not "
+        "possible. Sources whose engine knows full backups only get one whatever is chosen.",
+    ),
+}
+
 
 def backup_dag(component: Component, settings: Settings) -> DAG:
     """Return the DAG of `component`: a task group a source, and one teardown for the spool."""
@@ -41,6 +59,7 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["neuroca", "backup", component.value],
+        params=PARAMS,
         doc_md=DOC.format(component=component, sources=", ".join(sources)),
         on_failure_callback=FailureNotice(settings.notifications),
         default_args={

@@ -42,6 +42,14 @@ class Mode(StrEnum):
     STREAMED = "streamed"
 
 
+class Type(StrEnum):
+    """Whether a backup may continue another one; `auto` takes a full one where it cannot."""
+
+    AUTO = "auto"
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
 class Depth(StrEnum):
     """How deep a check goes: stored digests, original bytes, the engine's structure."""
 
@@ -72,12 +80,21 @@ def backup(
     mode: Annotated[
         Mode | None, typer.Option(help="Without it what backup.yaml says (pipeline.mode).")
     ] = None,
+    backup_type: Annotated[
+        Type,
+        typer.Option(
+            "--type",
+            help="auto: continue the newest verified backup, or take a full one where that "
+            "cannot be.",
+        ),
+    ] = Type.AUTO,
 ) -> None:
     """Back up sources, and read the copies back.
 
     The backup is copied to every store. All sources become one backup set; one that
     fails does not stop the others.
     """
+    from neuroca_backup.services.backup import BackupType
     from neuroca_backup.services.inventory import Inventory
 
     runtime = Session.of(context).runtime(Keys.SEAL)
@@ -86,7 +103,7 @@ def backup(
     refs = [runtime.ref(run, source) for source in dict.fromkeys(sources)]
 
     def one(ref: BackupRef) -> None:
-        runtime.backups.run(ref, mode=chosen)
+        runtime.backups.run(ref, mode=chosen, backup_type=BackupType(backup_type.value))
         runtime.verifier.verify(ref)
 
     _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)

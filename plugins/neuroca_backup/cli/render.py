@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
     from neuroca_backup.keyring.keys_document import KeysDocument
+    from neuroca_backup.model.manifest import Manifest
     from neuroca_backup.model.status import Verification
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.services.configure import ConfigureReport
@@ -78,7 +79,7 @@ def backups(
 
     `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
     """
-    table = _table("backup", "time (UTC)", "age", "size", "stored", "ratio", *stores)
+    table = _table("backup", "kind", "time (UTC)", "age", "size", "stored", "ratio", *stores)
     for one in found:
         manifest = one.manifest
         numbers = ("?", "?", "?")
@@ -90,6 +91,7 @@ def backups(
             )
         table.add_row(
             one.ref.backup_id,
+            _kind(manifest),
             one.ref.time.strftime(_TIME),
             age(now - one.ref.time),
             *numbers,
@@ -115,35 +117,22 @@ def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now
 
 
 def backup(
-    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+    found: Listed,
+    *,
+    keys: Mapping[str, KeysDocument],
+    key_problems: Mapping[str, str],
+    chain: Sequence[str],
+    chain_problem: str,
 ) -> None:
-    """Print all about one backup."""
+    """Print all about one backup; `chain` are the ids that a restore of it needs."""
     manifest = found.manifest
     say(f"backup      {found.ref.backup_id}")
     if manifest is not None:
-        ratio = _ratio(manifest.plain_size, manifest.stored_size)
-        rows = {
-            "set": manifest.set_id,
-            "source": f"{manifest.source} ({manifest.component})",
-            "engine": f"{manifest.engine}, server {manifest.dump.server_version}",
-            "kind": manifest.kind + (f", parent {manifest.parent}" if manifest.parent else ""),
-            "taken": f"{manifest.started_at.strftime(_TIME)} to "
-            f"{manifest.finished_at.strftime(_TIME)} UTC",
-            "expires": "never"
-            if manifest.expires_at is None
-            else manifest.expires_at.strftime(_TIME) + " UTC",
-            "hold": "yes" if manifest.hold else "no",
-            "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
-            f"(ratio {ratio:.2f})",
-            "stages": " > ".join(manifest.stages),
-            "made by": manifest.product,
-        }
-        for word, text in rows.items():
-            say(f"{word:<11} {text}")
-        for word, text in manifest.dump.consistency.items():
-            say(f"{'consistent':<11} {word} {text}")
-        for text in manifest.dump.notes:
-            say(f"{'note':<11} {text}")
+        _manifest(manifest)
+    for number, one in enumerate(chain if len(chain) > 1 else ()):
+        say(f"{'' if number else 'chain':<11} {'  ' * number}{'-> ' if number else ''}{one}")
+    if chain_problem:
+        say(f"{'chain':<11} BROKEN: {chain_problem}")
     for store in sorted({*found.manifests, *found.problems}):
         say(f"{store:<11} {_verdict(found, store)}")
     for label, stores in _openers(keys).items():
@@ -163,7 +152,12 @@ def backup(
 
 
 def backup_json(
-    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+    found: Listed,
+    *,
+    keys: Mapping[str, KeysDocument],
+    key_problems: Mapping[str, str],
+    chain: Sequence[str],
+    chain_problem: str,
 ) -> None:
     """Print all about one backup as JSON."""
     manifest = found.manifest
@@ -171,6 +165,9 @@ def backup_json(
         {
             **_summary(found),
             "manifest": None if manifest is None else manifest.model_dump(mode="json"),
+            "consistent_at": None if manifest is None else manifest.dump.consistent_at.isoformat(),
+            "chain": list(chain),
+            "chain_problem": chain_problem or None,
             "verifications": {
                 store: one.model_dump(mode="json") | {"level": one.level.name.lower()}
                 for store, one in found.verifications.items()
@@ -255,12 +252,52 @@ def _summary(found: Listed) -> dict[str, Any]:
         "time": found.ref.time.isoformat(),
         "engine": None if manifest is None else manifest.engine,
         "kind": None if manifest is None else manifest.kind,
+        "parent": None if manifest is None else manifest.parent,
+        "before_restore": None if manifest is None else manifest.before_restore or None,
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
         "verified": found.verified,
         "stores": {store: _copy_json(found.verifications.get(store)) for store in found.manifests},
         "problems": dict(found.problems),
     }
+
+
+def _manifest(manifest: Manifest) -> None:
+    ratio = _ratio(manifest.plain_size, manifest.stored_size)
+    rows = {
+        "set": manifest.set_id,
+        "source": f"{manifest.source} ({manifest.component})",
+        "engine": f"{manifest.engine}, server {manifest.dump.server_version}",
+        "kind": manifest.kind + (f", continues {manifest.parent}" if manifest.parent else ""),
+        **({"saved": f"before {manifest.before_restore}"} if manifest.before_restore else {}),
+        "taken": f"{manifest.started_at.strftime(_TIME)} to "
+        f"{manifest.finished_at.strftime(_TIME)} UTC",
+        "expires": "never"
+        if manifest.expires_at is None
+        else manifest.expires_at.strftime(_TIME) + " UTC",
+        "hold": "yes" if manifest.hold else "no",
+        "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
+        f"(ratio {ratio:.2f})",
+        "stages": " > ".join(manifest.stages),
+        "made by": manifest.product,
+    }
+    for word, text in rows.items():
+        say(f"{word:<11} {text}")
+    say(f"{'restores':<11} the state of {manifest.dump.consistent_at.strftime(_TIME)} UTC")
+    for word, text in manifest.dump.consistency.items():
+        if word != "time":
+            say(f"{'consistent':<11} {word} {text}")
+    for text in manifest.dump.notes:
+        say(f"{'note':<11} {text}")
+
+
+def _kind(manifest: Manifest | None) -> str:
+    """Return `full`, or an arrow to the backup that is continued, without the source's name."""
+    if manifest is None:
+        return "?"
+    if manifest.parent is not None:
+        return f"-> {manifest.parent.removesuffix(f'-{manifest.source}')}"
+    return f"{manifest.kind}, saved" if manifest.before_restore else manifest.kind
 
 
 def _copy_json(check: Verification | None) -> dict[str, Any]:

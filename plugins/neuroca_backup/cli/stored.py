@@ -71,10 +71,24 @@ def show(
     runtime = Session.of(context).runtime(Keys.NONE)
     found = look_up(runtime, backup_id)
     keys, problems = _keys(runtime, found)
-    if as_json:
-        render.backup_json(found, keys=keys, key_problems=problems)
-    else:
-        render.backup(found, keys=keys, key_problems=problems)
+    chain, broken = _chain(runtime, found)
+    print_it = render.backup_json if as_json else render.backup
+    print_it(found, keys=keys, key_problems=problems, chain=chain, chain_problem=broken)
+
+
+def _chain(runtime: Runtime, found: Listed) -> tuple[list[str], str]:
+    """Return the ids that a restore needs, the full backup first, or why it cannot be done."""
+    from neuroca_backup.errors import ChainBrokenError
+    from neuroca_backup.services import chains
+    from neuroca_backup.services.inventory import Inventory
+
+    if found.manifest is None:
+        return [], ""
+    try:
+        chain = chains.gather(Inventory(runtime.stores), found)
+    except ChainBrokenError as error:
+        return [], str(error)
+    return [one.ref.backup_id for one in chain], ""
 
 
 def _keys(runtime: Runtime, found: Listed) -> tuple[dict[str, KeysDocument], dict[str, str]]:

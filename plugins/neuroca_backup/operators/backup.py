@@ -13,6 +13,7 @@ from neuroca_backup.errors import BackupError
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.model.identity import BackupRef, Component, is_source_name, set_id
 from neuroca_backup.model.tickets import Ticket
+from neuroca_backup.operators.backup_request import BackupRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,8 @@ class DumpOperator(SourceOperator):
 
     @override
     def run(self, runtime: Runtime, ref: BackupRef, context: Context) -> dict[str, Any]:
-        return runtime.backups.dump(ref).to_json()
+        request = BackupRequest.parse(context["params"])
+        return runtime.backups.dump(ref, backup_type=request.type).to_json()
 
 
 class CompressOperator(SourceOperator):
@@ -140,7 +142,8 @@ class StreamOperator(SourceOperator):
 
     @override
     def run(self, runtime: Runtime, ref: BackupRef, context: Context) -> dict[str, Any]:
-        return runtime.backups.stream(ref).to_json()
+        request = BackupRequest.parse(context["params"])
+        return runtime.backups.stream(ref, backup_type=request.type).to_json()
 
 
 class ReplicateOperator(SourceOperator):
