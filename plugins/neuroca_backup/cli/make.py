@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuroca_backup.cli import render
+from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError
@@ -106,7 +106,27 @@ def backup(
         runtime.backups.run(ref, mode=chosen, backup_type=BackupType(backup_type.value))
         runtime.verifier.verify(ref)
 
-    _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+    try:
+        _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+    finally:
+        incomplete = _record_sets(runtime, run, refs)
+    if incomplete:
+        raise typer.Exit(worst(incomplete))
+
+
+def _record_sets(runtime: Runtime, run: str, refs: Sequence[BackupRef]) -> list[BackupError]:
+    """Record a set a component, whatever became of its sources; report and return the errors."""
+    errors: list[BackupError] = []
+    for component in dict.fromkeys(ref.component for ref in refs):
+        sources = [ref.source for ref in refs if ref.component is component]
+        try:
+            recorded = runtime.sets().record(run, component, sources)
+        except BackupError as error:
+            report(error)
+            errors.append(error)
+        else:
+            render_sets.recorded(recorded)
+    return errors
 
 
 def verify(

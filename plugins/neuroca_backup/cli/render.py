@@ -52,9 +52,9 @@ def configured(found: ConfigureReport) -> None:
     from neuroca_backup.settings import format_duration
 
     say(f"{found.path} was written; edit it." if found.created else f"{found.path} is valid.")
-    table = _table("component", "schedule", "next run (UTC)", "kept", "RPO", "sources")
+    shown = table("component", "schedule", "next run (UTC)", "kept", "RPO", "sources")
     for one in found.plan:
-        table.add_row(
+        shown.add_row(
             one.component.value,
             one.cron or "by hand",
             ", ".join(run.strftime("%Y-%m-%d %H:%M") for run in one.next_runs[:1]) or "-",
@@ -62,7 +62,7 @@ def configured(found: ConfigureReport) -> None:
             "-" if one.rpo is None else format_duration(one.rpo),
             ", ".join(one.sources) or "none",
         )
-    _console().print(table)
+    show(shown)
     for warning in found.warnings:
         say(f"warning: {warning}")
 
@@ -79,7 +79,7 @@ def backups(
 
     `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
     """
-    table = _table("backup", "kind", "time (UTC)", "age", "size", "stored", "ratio", *stores)
+    shown = table("backup", "kind", "time (UTC)", "age", "size", "stored", "ratio", *stores)
     for one in found:
         manifest = one.manifest
         numbers = ("?", "?", "?")
@@ -89,7 +89,7 @@ def backups(
                 size(manifest.stored_size),
                 f"{_ratio(manifest.plain_size, manifest.stored_size):.2f}",
             )
-        table.add_row(
+        shown.add_row(
             one.ref.backup_id,
             _kind(manifest),
             one.ref.time.strftime(_TIME),
@@ -97,14 +97,14 @@ def backups(
             *numbers,
             *(_state(one, store, unreachable) for store in stores),
         )
-    if table.row_count:
-        _console().print(table)
+    if shown.row_count:
+        show(shown)
     else:
         answered = ", ".join(store for store in stores if store not in unreachable)
         say(otherwise or f"No backups were found in {answered}.")
     for store, problem in unreachable.items():
         say(f"{store} did not answer: {problem}")
-    return table.row_count
+    return shown.row_count
 
 
 def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now: datetime) -> int:
@@ -112,7 +112,7 @@ def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now
     listed = [
         {**_summary(one), "age_seconds": int((now - one.ref.time).total_seconds())} for one in found
     ]
-    _json({"backups": listed, "unreachable": dict(unreachable)})
+    print_json({"backups": listed, "unreachable": dict(unreachable)})
     return len(listed)
 
 
@@ -140,15 +140,15 @@ def backup(
     for store, problem in key_problems.items():
         say(f"{'keys':<11} {store}: {problem}")
     if manifest is not None:
-        table = _table("member", "size", "stored", "SHA-256")
+        shown = table("member", "size", "stored", "SHA-256")
         for member in manifest.members:
-            table.add_row(
+            shown.add_row(
                 member.name,
                 f"{member.plain.size:,}",
                 f"{member.stored.size:,}",
                 member.plain.sha256,
             )
-        _console().print(table)
+        show(shown)
 
 
 def backup_json(
@@ -161,7 +161,7 @@ def backup_json(
 ) -> None:
     """Print all about one backup as JSON."""
     manifest = found.manifest
-    _json(
+    print_json(
         {
             **_summary(found),
             "manifest": None if manifest is None else manifest.model_dump(mode="json"),
@@ -208,12 +208,12 @@ def catalog(
     newest: dict[tuple[Component, str], list[CatalogEntry]] = {}
     for entry in entries:
         newest.setdefault((entry.component, entry.source), []).append(entry)
-    table = _table("component", "source", "backups", "newest", "levels")
+    shown = table("component", "source", "backups", "newest", "levels")
     for (component, source), held in sorted(newest.items()):
         levels = ", ".join(f"{s} {one.name.lower()}" for s, one in held[0].levels.items())
-        table.add_row(component.value, source, f"{len(held):,}", held[0].backup_id, levels)
+        shown.add_row(component.value, source, f"{len(held):,}", held[0].backup_id, levels)
     if newest:
-        _console().print(table)
+        show(shown)
     for one in restores:
         say(
             f"restore  {one.finished_at.strftime(_TIME)}  {one.backup_id} to {one.target}: "
@@ -347,9 +347,15 @@ def _ratio(plain: int, stored: int) -> float:
     return plain / stored if stored else 0.0
 
 
-def _json(body: dict[str, Any]) -> None:
+def print_json(body: dict[str, Any]) -> None:
+    """Print `body` as indented JSON."""
     json.dump(body, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def show(filled: Table) -> None:
+    """Print a table."""
+    _console().print(filled)
 
 
 def _console() -> Console:
@@ -358,11 +364,12 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
-def _table(first: str, *others: str) -> Table:
+def table(first: str, *others: str) -> Table:
+    """Return an empty table with these columns."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, overflow="fold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made.add_column(first, overflow="fold")
     for other in others:
-        table.add_column(other, overflow="fold")
-    return table
+        made.add_column(other, overflow="fold")
+    return made
