@@ -16,7 +16,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
-from neuroca_backup.services.backup import Backups, Subject
+from neuroca_backup.services.backup import Backups, BackupType, Subject
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
@@ -117,12 +117,13 @@ class Runtime:
     @cached_property
     def safety(self) -> Safety:
         """Saving what a restore in place would overwrite."""
-        return Safety(
-            engine=engines.named,
-            backups=self.backups,
-            verifier=self.verifier,
-            mode=self.settings.pipeline.mode,
-        )
+
+        def back_up(ref: BackupRef, restore_id: str) -> None:
+            mode = self.settings.pipeline.mode
+            self.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
+            self.verifier.verify(ref)
+
+        return Safety(engine=engines.named, back_up=back_up)
 
     def sets(self) -> Sets:
         """Return the backup sets; afresh, for it remembers which stores did not answer."""

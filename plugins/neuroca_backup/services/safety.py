@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,20 +10,17 @@ from neuroca_backup.engines import Engine, RestoreTarget
 from neuroca_backup.errors import BackupError, EmptySourceError, PermanentError, TransientError
 from neuroca_backup.model.identity import BackupRef, Component, set_id
 from neuroca_backup.model.tickets import RestorePlan
-from neuroca_backup.services.backup import Backups, BackupType
-from neuroca_backup.services.verify import Verifier
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """Backs a source up through the normal pipeline, before a restore takes its place."""
+    """Backs a source up through the normal pipeline, before a restore takes its place.
+
+    `back_up` makes and verifies a full backup, given which one and the restore's id.
+    """
 
     engine: Callable[[str], Engine]
-    backups: Backups
-    verifier: Verifier
-    mode: str
+    back_up: Callable[[BackupRef, str], None]
 
     def save(
         self, plan: RestorePlan, target: RestoreTarget, *, at: datetime, wanted: bool
@@ -51,13 +47,7 @@ class Safety:
             plan.source,
         )
         try:
-            self.backups.run(
-                ref,
-                mode=self.mode,
-                backup_type=BackupType.FULL,
-                before_restore=plan.restore_id,
-            )
-            self.verifier.verify(ref)
+            self.back_up(ref, plan.restore_id)
         except EmptySourceError:
             return (f"{plan.source} is empty: there was nothing to save",)
         except BackupError as error:
