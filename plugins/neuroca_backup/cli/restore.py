@@ -1,7 +1,5 @@
 """`restore`: from the stores into servers, step by step; the spool is always left empty."""
 
-
-
 from __future__ import annotations
 
 import sys
