@@ -82,8 +82,8 @@ PARAMS = {
         "later incremental one. Finds the backup itself; not together with Before.",
     ),
     "only": Param(
-        [],
-        type="array",
+        None,
+        type=["null", "array"],
         items={"type": "string"},
         title="Only these parts",
         description="One a line, in the engine's own words, such as a database, a collection or a "
@@ -93,7 +93,7 @@ PARAMS = {
         None,
         type=["null", "string"],
         title="A whole backup set",
-        description="Restore every source of this set instead of one source: `latest`, or an id "
+        description="Restore every source of this set instead of one source: latest, or an id "
         "such as 20261123T020000Z-1f0c9a3e. Each goes into a throwaway server of its own, or in "
         "place.",
     ),
