@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.notifications.failure import FailureNotice
-from neuroca_backup.operators.backup import ClearSpoolOperator
+from neuroca_backup.operators.backup import ClearSpoolOperator, RecordSetOperator
+from neuroca_backup.operators.backup_request import BACKUP_TYPES
 from neuroca_backup.operators.groups import queue_of, source_group
 from neuroca_backup.settings import Settings, default_path, load
 
@@ -16,7 +17,8 @@ DOC = """
 ### Backs up {component}
 
 Sources: {sources}. Each is dumped, compressed, encrypted, uploaded to the primary store,
-replicated to the others, and read back from every one of them. **Only a green `verify` means that
+replicated to the others, and read back from every one of them. The task `set` then records which
+backups belong together, so that they can be restored together. **Only a green `verify` means that
 there is a backup.** Schedule, sources and stores come from `backup.yaml`.
 
 **A task is red.** The last lines of its log say what is wrong and what to do. Then clear the red
@@ -25,8 +27,28 @@ spool has already been emptied, clear the source's tasks from the first one on.
 
 **`clear_spool` is red.** Data in clear may still lie in the spool: clear that task at once.
 
+**`set` is red, and nothing else.** Its log says which store it could not write to. The backups
+are there; clear that task.
+
 **Killed half way.** Nothing half-done counts as a backup; trigger a new run, or clear this one.
 """
+
+PARAMS = {
+    "backup_type": Param(
+        "auto",
+        type="string",
+        enum=list(BACKUP_TYPES),
+        values_display={
+            "auto": "Automatic",
+            "full": "Full",
+            "incremental": "Incremental",
+        },
+        title="Backup type",
+        description="Automatic continues the newest verified backup, and takes a full one where "
+        "that is not possible, or no longer wanted (full_every). Incremental fails where it is not "
+        "possible. Sources whose engine knows full backups only get one whatever is chosen.",
+    ),
+}
 
 
 def backup_dag(component: Component, settings: Settings) -> DAG:
@@ -41,6 +63,7 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["neuroca", "backup", component.value],
+        params=PARAMS,
         doc_md=DOC.format(component=component, sources=", ".join(sources)),
         on_failure_callback=FailureNotice(settings.notifications),
         default_args={
@@ -55,6 +78,13 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
     ) as dag:
         for name, source in sources.items():
             source_group(name, source, pipeline)
+        verifies = [dag.get_task(f"{name}.verify") for name in sources]
+        verifies >> RecordSetOperator(
+            task_id="set",
+            component=component,
+            sources=tuple(sources),
+            trigger_rule="all_done",
+        )
         if pipeline.mode == "staged":
             clear = ClearSpoolOperator(
                 task_id="clear_spool",

@@ -1,10 +1,11 @@
-"""The DAG `restore`: one source, from a chosen backup, into a sandbox, another server or itself."""
+"""The DAG `restore`: one source or a whole set, into a sandbox, another server or itself."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, Param, chain
+from airflow.sdk import DAG, Param, chain, task_group
 
 from neuroca_backup.notifications.failure import FailureNotice
 from neuroca_backup.operators.groups import queue_of
@@ -18,26 +19,31 @@ from neuroca_backup.operators.restore import (
     PublishOperator,
     RecordOperator,
     SandboxOperator,
+    SaveOperator,
 )
 from neuroca_backup.operators.restore_request import PREFERENCES, TARGETS
 from neuroca_backup.settings import default_path, load
 
 DOC = """
-### Restores one source
+### Restores one source, or all of a backup set
 
 Trigger it with the form. Without changes it restores the newest verified backup into a throwaway
 server, compares it with what was backed up, and removes the server again: a rehearsal that
 touches nothing.
 
-* **plan** checks the form and chooses the backup. **preflight** refuses what cannot or may not be
-  done, before anything is touched. **fetch** checks every byte; a damaged copy falls back to
-  another store. **load** works beside what is there, **compare** counts and checks, and only then
-  **publish** puts the copy in its place.
+* **plan** checks the form and chooses the backup, or every backup of the set. The group **source**
+  then runs once for each of them, side by side.
+* **preflight** refuses what cannot or may not be done, before anything is touched. **fetch** checks
+  every byte; a damaged copy falls back to another store. **save** backs up what an in-place
+  restore would overwrite. **load** works beside what is there where it can, **compare** counts and
+  checks, and only then **publish** puts the copy in its place.
 * **record** notes the restore whatever became of it; it is red if the restore failed.
-* `in_place` replaces the data of the running source. It needs `confirm`: the source's name.
+* `in_place` replaces the data of running sources. It needs `confirm`: the source's name, or the
+  set's id.
 
-**A task is red.** The last lines of its log say what is wrong and what to do. Nothing was
-published unless `publish` is green. Trigger a new run once it is mended.
+**A task is red.** The last lines of its log say what is wrong and what to do. Of that source
+nothing was published unless its `publish` is green; the other sources of a set are not concerned.
+Once it is mended, clear the red source's tasks from `sandbox` on, or trigger a new run.
 """
 
 settings = load(default_path())
@@ -49,7 +55,8 @@ PARAMS = {
         type="string",
         enum=sources,
         title="Source",
-        description="What to restore; a source of backup.yaml.",
+        description="What to restore; a source of backup.yaml. With a backup set: any source of "
+        "the set's component.",
     ),
     "backup_id": Param(
         None,
@@ -65,6 +72,30 @@ PARAMS = {
         title="Before",
         description="The newest verified backup taken before this time. Not together with a "
         "backup id.",
+    ),
+    "until": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="Until",
+        description="Bring back the state of exactly this moment, between a full backup and a "
+        "later incremental one. Finds the backup itself; not together with Before.",
+    ),
+    "only": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Only these parts",
+        description="One a line, in the engine's own words, such as a database, a collection or a "
+        "key pattern. Empty: everything.",
+    ),
+    "set_id": Param(
+        None,
+        type=["null", "string"],
+        title="A whole backup set",
+        description="Restore every source of this set instead of one source: latest, or an id "
+        "such as 20261123T020000Z-1f0c9a3e. Each goes into a throwaway server of its own, or in "
+        "place.",
     ),
     "prefer_store": Param(
         "auto",
@@ -101,7 +132,15 @@ PARAMS = {
         None,
         type=["null", "string"],
         title="Confirm",
-        description="For an in-place restore only: type the name of the source.",
+        description="For an in-place restore only: type the name of the source, or the id of the "
+        "set.",
+    ),
+    "save_first": Param(
+        default=True,
+        type="boolean",
+        title="Save what is overwritten",
+        description="Back the running source up before an in-place restore, where its engine "
+        "keeps nothing itself. Switch it off only if the source is dead or not worth saving.",
     ),
     "keep_sandbox": Param(
         default=False,
@@ -114,7 +153,7 @@ PARAMS = {
 
 with DAG(
     dag_id="restore",
-    description="Restore a source from a verified backup and compare it with what was backed up",
+    description="Restore a source or a whole set, and compare it with what was backed up",
     schedule=None,
     catchup=False,
     max_active_runs=1,
@@ -132,19 +171,25 @@ with DAG(
         **queue_of(settings.pipeline),  # the spool and the sandbox are on one machine
     },
 ) as dag:
-    sandbox = SandboxOperator(task_id="sandbox")
-    publish = PublishOperator(task_id="publish")
-    record = RecordOperator(task_id="record", trigger_rule="all_done")
-    clean_up = CleanUpOperator(task_id="clean_up")
-    chain(
-        PlanOperator(task_id="plan"),
-        sandbox,
-        PreflightOperator(task_id="preflight"),
-        FetchOperator(task_id="fetch"),
-        LoadOperator(task_id="load"),
-        CompareOperator(task_id="compare"),
-        publish,
-        # Beside, not before, the teardown: within its scope a sandbox that did not start would
-        # keep the record from being made.
-        [record, clean_up.as_teardown(setups=sandbox, on_failure_fail_dagrun=True)],
-    )
+
+    @task_group(group_id="source", tooltip="The steps of one source's restore")
+    def restore_source(order: Any) -> None:
+        """Add the tasks of one source; `order` is what `plan` decided for it."""
+        sandbox = SandboxOperator(task_id="sandbox", order=order)
+        publish = PublishOperator(task_id="publish", order=order)
+        record = RecordOperator(task_id="record", order=order, trigger_rule="all_done")
+        clean_up = CleanUpOperator(task_id="clean_up", order=order)
+        chain(
+            sandbox,
+            PreflightOperator(task_id="preflight", order=order),
+            FetchOperator(task_id="fetch", order=order),
+            SaveOperator(task_id="save", order=order),
+            LoadOperator(task_id="load", order=order),
+            CompareOperator(task_id="compare", order=order),
+            publish,
+            # Beside, not before, the teardown: within its scope a sandbox that did not start would
+            # keep the record from being made.
+            [record, clean_up.as_teardown(setups=sandbox, on_failure_fail_dagrun=True)],
+        )
+
+    restore_source.expand(order=PlanOperator(task_id="plan").output)

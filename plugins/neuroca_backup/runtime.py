@@ -13,10 +13,13 @@ from neuroca_backup.catalog.null import NullCatalog
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.keyring import Recipient
 from neuroca_backup.keyring.keys_document import Keyring
+from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
-from neuroca_backup.services.backup import Backups, Subject
+from neuroca_backup.services.backup import Backups, BackupType, Subject
 from neuroca_backup.services.restore import Restores
+from neuroca_backup.services.safety import Safety
+from neuroca_backup.services.sets import LATEST, Sets
 from neuroca_backup.services.verify import Verifier
 from neuroca_backup.settings import Settings, SourceSettings
 from neuroca_backup.spool import Spool
@@ -110,6 +113,32 @@ class Runtime:
             spool=self.spool,
             workers=self.settings.pipeline.workers,
         )
+
+    @cached_property
+    def safety(self) -> Safety:
+        """Saving what a restore in place would overwrite."""
+
+        def back_up(ref: BackupRef, restore_id: str) -> None:
+            mode = self.settings.pipeline.mode
+            self.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
+            self.verifier.verify(ref)
+
+        return Safety(engine=engines.named, back_up=back_up)
+
+    def sets(self) -> Sets:
+        """Return the backup sets; afresh, for it remembers which stores did not answer."""
+        return Sets(self.stores)
+
+    def set_to_restore(self, wanted: str, *, component: Component) -> BackupSet:
+        """Return the set `wanted`, which may be `latest`: the newest complete one of `component`.
+
+        An id is looked for in `component` first, then in the others. Raises what `Sets` raises.
+        """
+        if wanted == LATEST:
+            sources = tuple(self.settings.sources_of(component))
+            return self.sets().newest_complete(component, sources=sources)
+        others = (one for one in Component if one is not component)
+        return self.sets().find(wanted, components=(component, *others))
 
     def source(self, name: str) -> SourceSettings:
         """Return the settings of a source.

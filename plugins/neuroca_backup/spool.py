@@ -44,7 +44,8 @@ class SpooledMember(BaseModel):
 class StageRecord(BaseModel):
     """What a complete folder holds; `consumed` is the folder it was made from.
 
-    `parent` is the id of the backup that this one continues, None for a full one.
+    `parent` is the id of the backup that this one continues, None for a full one;
+    `before_restore` as in the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class StageRecord(BaseModel):
     members: tuple[SpooledMember, ...]
     stages: tuple[str, ...] = ()
     parent: str | None = None
+    before_restore: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def named(one: Any) -> str:
+    """Return the task's id, with its index where it is mapped."""
+    return one.task_id if one.map_index < 0 else f"{one.task_id}[{one.map_index}]"
 
 
 def main(folder: str, dag_id: str, conf: str, answer: str) -> None:
@@ -31,9 +37,9 @@ def main(folder: str, dag_id: str, conf: str, answer: str) -> None:
         )
         found = {
             "state": str(run.state),
-            "tasks": {ti.task_id: str(ti.state) for ti in instances},
-            "tries": {ti.task_id: ti.try_number for ti in instances},
-            "xcoms": {f"{x.task_id}/{x.key}": x.value for x in xcoms},
+            "tasks": {named(ti): str(ti.state) for ti in instances},
+            "tries": {named(ti): ti.try_number for ti in instances},
+            "xcoms": {f"{named(x)}/{x.key}": x.value for x in xcoms},
             "events": [{"uri": uri, "extra": extra} for uri, extra in events],
         }
     Path(answer).write_text(json.dumps(found))

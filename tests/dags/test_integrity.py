@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dags.stand import REPOSITORY, YAML, airflow_environment
+from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.operators.backup_request import BACKUP_TYPES, BackupRequest
+from neuroca_backup.services.backup import BackupType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +25,14 @@ if TYPE_CHECKING:
 
 STAGED = ["dump", "compress", "encrypt", "upload", "replicate", "verify"]
 STREAMED = ["stream", "replicate", "verify"]
-RESTORE = ["plan", "sandbox", "preflight", "fetch", "load", "compare", "publish", "record"]
+RESTORE = ["sandbox", "preflight", "fetch", "save", "load", "compare", "publish", "record"]
+
+
+TWO_SOURCES = """\
+  sources:
+    postgres: {component: database, engine: postgresql, connection: one}
+    memory: {component: database, engine: postgresql, connection: two}
+"""
 
 
 def edges(dag: DAG) -> set[tuple[str, str]]:
@@ -41,8 +51,8 @@ def test_a_staged_source_has_exactly_six_tasks_in_a_line_and_the_spool_is_cleare
     dag = parsed()["backup_database"]
 
     stages = [f"postgres.{stage}" for stage in STAGED]
-    assert sorted(dag.task_ids) == sorted([*stages, "clear_spool"])
-    assert edges(dag) == line(*stages) | {("postgres.upload", "clear_spool")}
+    assert sorted(dag.task_ids) == sorted([*stages, "clear_spool", "set"])
+    assert edges(dag) == line(*stages, "set") | {("postgres.upload", "clear_spool")}
     assert dag.get_task("clear_spool").is_teardown
     assert dag.get_task("clear_spool").on_failure_fail_dagrun
 
@@ -55,8 +65,48 @@ def test_a_streamed_source_has_no_spool(
     dag = parsed()["backup_database"]
 
     stages = [f"postgres.{stage}" for stage in STREAMED]
-    assert sorted(dag.task_ids) == sorted(stages)
-    assert edges(dag) == line(*stages)
+    assert sorted(dag.task_ids) == sorted([*stages, "set"])
+    assert edges(dag) == line(*stages, "set")
+
+
+def test_the_set_is_recorded_last_whatever_became_of_the_sources(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure(extra=TWO_SOURCES)
+
+    dag = parsed()["backup_database"]
+
+    recording: Any = dag.get_task("set")
+    assert recording.upstream_task_ids == {"postgres.verify", "memory.verify"}
+    assert recording.trigger_rule == "all_done"
+    assert recording.sources == ("postgres", "memory")
+    assert not recording.is_teardown, "a teardown's failure would not count"
+
+
+def test_a_backup_has_its_type_on_the_form_and_a_scheduled_run_takes_the_default(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    params = parsed()["backup_database"].params
+
+    param = params.get_param("backup_type")
+    assert params.dump() == {"backup_type": "auto"}
+    assert BackupRequest.parse(params.dump()).type is BackupType.AUTO
+    assert param.schema["enum"] == list(BACKUP_TYPES) == list(BackupType)
+    assert param.description
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"backup_type": "differential"}, "'differential' is not a choice"),
+        ({"type": "full"}, "no field 'type'"),
+    ],
+)
+def test_a_backup_form_that_means_nothing_is_refused(form: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        BackupRequest.parse(form)
 
 
 def test_restore_is_one_line_with_a_sandbox_that_is_always_cleaned_up(
@@ -66,11 +116,15 @@ def test_restore_is_one_line_with_a_sandbox_that_is_always_cleaned_up(
 
     dag = parsed()["restore"]
 
-    assert edges(dag) == line(*RESTORE) | {("publish", "clean_up"), ("sandbox", "clean_up")}
-    assert dag.get_task("sandbox").is_setup
-    assert dag.get_task("clean_up").is_teardown
-    assert dag.get_task("clean_up").on_failure_fail_dagrun
-    assert dag.get_task("record").trigger_rule == "all_done"
+    steps = [f"source.{step}" for step in RESTORE]
+    clean_up = dag.get_task("source.clean_up")
+    beside = {("source.publish", "source.clean_up"), ("source.sandbox", "source.clean_up")}
+    fed = {("plan", step) for step in [*steps, "source.clean_up"]}
+    assert edges(dag) - fed == line(*steps) | beside
+    assert dag.get_task("source.sandbox").is_setup
+    assert clean_up.is_teardown
+    assert clean_up.on_failure_fail_dagrun
+    assert dag.get_task("source.record").trigger_rule == "all_done"
 
 
 def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_catching_up(

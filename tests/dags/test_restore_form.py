@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import DAG
 
-BACKUP = "20261123T020000Z-1f0c9a3e-postgres"
+SET = "20261123T020000Z-1f0c9a3e"
+BACKUP = f"{SET}-postgres"
+FOR: Any = {"source": "postgres", "engine": "postgresql"}
 
 
 class Known:
@@ -77,6 +79,11 @@ def test_the_form_has_the_fields_of_the_request_each_with_a_title_and_a_descript
         ("prefer_store", "tertiary"),
         ("before", "yesterday"),
         ("before", "2026-11-23T02:00:00"),
+        ("until", "noon"),
+        ("only", "neuroca"),
+        ("only", [7]),
+        ("set_id", 7),
+        ("save_first", "yes"),
         ("keep_sandbox", "yes"),
         ("backup_id", 7),
     ],
@@ -101,6 +108,21 @@ def test_a_filled_form_is_read_with_empty_text_as_nothing(settings: Settings) ->
     assert request.confirm is None
 
 
+def test_a_moment_and_parts_are_read_with_empty_lines_as_nothing(settings: Settings) -> None:
+    request = RestoreRequest.parse(
+        {
+            "source": "postgres",
+            "until": "2026-11-23T02:00:00+02:00",
+            "only": ["neuroca ", "", "neuroca_memory"],
+        },
+        settings,
+    )
+
+    assert request.until == datetime(2026, 11, 23, tzinfo=UTC)
+    assert request.only == ("neuroca", "neuroca_memory")
+    assert request.save_first
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "words"),
     [
@@ -113,6 +135,29 @@ def test_a_filled_form_is_read_with_empty_text_as_nothing(settings: Settings) ->
         ),
         ({"before": "2026-11-23T02:00:00"}, ConfigurationError, "has no time zone"),
         ({"backup_id": BACKUP.replace("postgres", "redis")}, ConfigurationError, "not a backup of"),
+        ({"until": "2026-11-23T02:00:00"}, ConfigurationError, "until: .* has no time zone"),
+        (
+            {"until": "2026-11-23T02:00:00Z", "before": "2026-11-23T02:00:00Z"},
+            ConfigurationError,
+            "Both before and until",
+        ),
+        ({"set_id": SET, "backup_id": BACKUP}, ConfigurationError, "Both set_id and backup_id"),
+        ({"set_id": SET, "only": ["neuroca"]}, ConfigurationError, "Both set_id and only"),
+        (
+            {"set_id": SET, "until": "2026-11-23T02:00:00Z"},
+            ConfigurationError,
+            "Both set_id and until",
+        ),
+        (
+            {"set_id": SET, "target": "connection", "target_connection": "elsewhere"},
+            ConfigurationError,
+            "several servers",
+        ),
+        (
+            {"set_id": SET, "target": "in_place", "confirm": "postgres"},
+            TargetRefusedError,
+            f"set confirm to '{SET}'",
+        ),
         ({"target": "connection"}, ConfigurationError, "target_connection"),
         ({"target_connection": "elsewhere"}, ConfigurationError, "target_connection"),
         ({"target": "in_place"}, TargetRefusedError, "set confirm to 'postgres'"),
@@ -138,7 +183,7 @@ def test_another_connection_to_a_server_that_is_backed_up_is_refused(
     request = RestoreRequest("postgres", target="connection", target_connection="other")
 
     with pytest.raises(TargetRefusedError, match="is the server of the source postgres"):
-        request.resolve(settings, Known(neuroca_postgres=PRODUCTION, other=other), tmp_path)
+        request.resolve(settings, Known(neuroca_postgres=PRODUCTION, other=other), tmp_path, **FOR)
 
 
 def test_another_port_or_host_is_a_target_that_may_not_be_replaced(
@@ -147,7 +192,9 @@ def test_another_port_or_host_is_a_target_that_may_not_be_replaced(
     other = Endpoint(kind="postgres", host="db.nca.example", port=6000)
     request = RestoreRequest("postgres", target="connection", target_connection="other")
 
-    target = request.resolve(settings, Known(neuroca_postgres=PRODUCTION, other=other), tmp_path)
+    target = request.resolve(
+        settings, Known(neuroca_postgres=PRODUCTION, other=other), tmp_path, **FOR
+    )
 
     assert target.endpoint == other
     assert target.replace is False
@@ -158,10 +205,19 @@ def test_only_a_confirmed_in_place_restore_may_replace_the_source(
 ) -> None:
     request = RestoreRequest("postgres", target="in_place", confirm="postgres")
 
-    target = request.resolve(settings, Known(neuroca_postgres=PRODUCTION), tmp_path)
+    target = request.resolve(settings, Known(neuroca_postgres=PRODUCTION), tmp_path, **FOR)
 
     assert target.replace is True
     assert target.endpoint.label == "db.nca.example:5432"
+
+
+def test_a_source_that_backup_yaml_has_lost_has_no_server_to_restore_in_place(
+    settings: Settings, tmp_path: Path
+) -> None:
+    request = RestoreRequest("postgres", target="in_place", set_id=SET, confirm=SET)
+
+    with pytest.raises(ConfigurationError, match="'redis' is not a choice"):
+        request.resolve(settings, Known(), tmp_path, source="redis", engine="redis_rdb")
 
 
 def test_a_sandbox_at_a_production_address_is_refused(
@@ -174,11 +230,15 @@ def test_a_sandbox_at_a_production_address_is_refused(
     production = Endpoint(kind="postgres", host="localhost")
 
     with pytest.raises(TargetRefusedError):
-        RestoreRequest("postgres").resolve(settings, Known(neuroca_postgres=production), tmp_path)
+        RestoreRequest("postgres").resolve(
+            settings, Known(neuroca_postgres=production), tmp_path, **FOR
+        )
 
 
 def test_a_sandbox_that_does_not_run_is_missed_with_its_remedy(
     settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFoundError, match="Clear the task `sandbox`"):
-        RestoreRequest("postgres").resolve(settings, Known(neuroca_postgres=PRODUCTION), tmp_path)
+        RestoreRequest("postgres").resolve(
+            settings, Known(neuroca_postgres=PRODUCTION), tmp_path, **FOR
+        )

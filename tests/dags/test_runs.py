@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,16 @@ class Stand:
             str(path.relative_to(self.spool)) for path in self.spool.rglob("*") if path.is_file()
         ]
 
+    def spooled_but_sandboxes(self) -> list[str]:
+        return [name for name in self.spooled() if not name.startswith("sandbox-")]
+
     def secrets(self) -> list[str]:
         return [server.password for server in self.servers.values()]
 
-    def settings(self, **pipeline: str) -> None:
+    def sandboxes(self) -> list[Path]:
+        return sorted(self.spool.glob("sandbox-*"))
+
+    def settings(self, *, sources: Mapping[str, Any] | None = None, **pipeline: str) -> None:
         west, east = self.servers["s3_us_west_2"], self.servers["s3_eu_central_1"]
         store = {"type": "s3", "path": "/backups"}
         backup = {
@@ -73,16 +80,26 @@ class Stand:
                 "kms_key_id": west.extra["kms_key_arn"],
                 "secondary_kms_key_id": east.extra["kms_key_arn"],
             },
-            "sources": {
-                "postgres": {
-                    "component": "database",
-                    "engine": "postgresql",
-                    "connection": "nca_postgres",
-                }
-            },
+            "sources": sources or {"postgres": source_of("nca_postgres")},
             "pipeline": {"spool": str(self.spool), **pipeline},
         }
         (self.folder / "backup.yaml").write_text(yaml.safe_dump({"backup": backup}))
+
+
+def source_of(connection_id: str, **options: Any) -> dict[str, Any]:
+    return {
+        "component": "database",
+        "engine": "postgresql",
+        "connection": connection_id,
+        "options": options,
+    }
+
+
+# Two sources on one server: each dumps a database of its own.
+TWO = {
+    "postgres": source_of("nca_postgres", databases=["neuroca"]),
+    "memory": source_of("nca_memory", databases=["neuroca_memory"]),
+}
 
 
 def connection(endpoint: Endpoint, kind: str, **changes: Any) -> str:
@@ -116,16 +133,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, E
     root = tmp_path_factory.mktemp("servers")
     started = sandbox.start(root, ["postgres", "s3_us_west_2", "s3_eu_central_1"])
     try:
-        query(started["postgres"], "CREATE DATABASE neuroca", database="postgres")
-        query(
-            started["postgres"],
-            "CREATE TABLE memory_items (id int PRIMARY KEY, content jsonb NOT NULL)",
-        )
-        query(
-            started["postgres"],
-            "INSERT INTO memory_items "  # noqa: S608 - a constant
-            f"SELECT n, jsonb_build_object('n', n) FROM generate_series(1, {ROWS}) AS n",
-        )
+        for database in ("neuroca", "neuroca_memory"):
+            query(started["postgres"], f"CREATE DATABASE {database}", database="postgres")
+            query(
+                started["postgres"],
+                "CREATE TABLE memory_items (id int PRIMARY KEY, content jsonb NOT NULL)",
+                database,
+            )
+            query(
+                started["postgres"],
+                "INSERT INTO memory_items "  # noqa: S608 - a constant
+                f"SELECT n, jsonb_build_object('n', n) FROM generate_series(1, {ROWS}) AS n",
+                database,
+            )
         yield started
     finally:
         sandbox.stop(root)
@@ -141,6 +161,7 @@ def stand(
     environment = {
         "NEUROCA_BACKUP_CONFIG": str(folder / "backup.yaml"),
         "AIRFLOW_CONN_NCA_POSTGRES": connection(servers["postgres"], "postgres"),
+        "AIRFLOW_CONN_NCA_MEMORY": connection(servers["postgres"], "postgres"),
         "AIRFLOW_CONN_AWS_WEST": connection(servers["s3_us_west_2"], "aws"),
         "AIRFLOW_CONN_AWS_EAST": connection(servers["s3_eu_central_1"], "aws"),
         "AIRFLOW_CONN_SAME_SERVER": connection(servers["postgres"], "postgres", host="localhost"),
@@ -165,7 +186,7 @@ def backup(stand: Stand) -> Outcome:
 def test_200_rows_go_through_six_tasks_and_come_back_as_200_rows_in_a_sandbox(
     stand: Stand, backup: Outcome
 ) -> None:
-    assert set(backup.tasks) == {*(f"postgres.{stage}" for stage in STAGES), "clear_spool"}
+    assert set(backup.tasks) == {*(f"postgres.{stage}" for stage in STAGES), "clear_spool", "set"}
     assert set(backup.tasks.values()) == {"success"}
     assert stand.spooled() == []
     (event,) = backup.events
@@ -177,9 +198,9 @@ def test_200_rows_go_through_six_tasks_and_come_back_as_200_rows_in_a_sandbox(
 
     assert restore.state == "success", restore.output[-8000:]
     assert set(restore.tasks.values()) == {"success"}
-    plan = restore.xcoms["plan/return_value"]["plan"]
-    assert plan["backup_id"] == event["extra"]["backup_id"]
-    (root,) = stand.spool.glob("sandbox-*")
+    (order,) = restore.xcoms["plan/return_value"]
+    assert order["plan"]["backup_id"] == event["extra"]["backup_id"]
+    (root,) = stand.sandboxes()
     twin = sandbox.endpoints(root)["postgres_twin"]
     try:
         assert not twin.same_server(stand.source)
@@ -200,9 +221,10 @@ def test_a_restore_leaves_neither_sandbox_nor_files_unless_asked_to(
     restore = stand.airflow.run("restore", {"prefer_store": "secondary"})
 
     assert restore.state == "success", restore.output[-8000:]
-    assert list(restore.xcoms["fetch/return_value"]["fetched"]["bytes_by_store"]) == ["secondary"]
+    fetched = restore.xcoms["source.fetch[0]/return_value"]["fetched"]
+    assert list(fetched["bytes_by_store"]) == ["secondary"]
     assert stand.spooled() == []
-    assert list(stand.spool.glob("sandbox-*")) == []
+    assert stand.sandboxes() == []
 
 
 def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(
@@ -214,11 +236,14 @@ def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(
 
     assert restore.state == "success", restore.output[-8000:]
     assert query(stand.source, "SELECT count(*) FROM memory_items") == [(ROWS,)]
+    (note,) = restore.xcoms["source.save[0]/return_value"]["notes"]
+    assert "is kept beside; it needs no backup first" in note
     kept = query(
         stand.source, "SELECT datname FROM pg_database WHERE datname LIKE '%_before_%'", "postgres"
     )
-    assert len(kept) == 1, "what was there is kept"
-    query(stand.source, f'DROP DATABASE "{kept[0][0]}"', "postgres")
+    assert len(kept) == 2, "what was there is kept, of both databases"
+    for (name,) in kept:
+        query(stand.source, f'DROP DATABASE "{name}"', "postgres")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +252,7 @@ def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(
         ({"target": "in_place"}, "plan", "set confirm to 'postgres'"),
         (
             {"target": "connection", "target_connection": "same_server"},
-            "preflight",
+            "source.preflight[0]",
             "is the server of the source postgres",
         ),
     ],
@@ -244,8 +269,8 @@ def test_a_forbidden_restore_is_refused_before_anything_is_touched(
     assert restore.tasks[task] == "failed"
     assert restore.tries[task] == 1, "a refusal is not retried"
     assert words in restore.output
-    assert restore.tasks["record"] == "failed"
-    assert restore.tasks["load"] == "upstream_failed"
+    assert "success" not in {restore.tasks.get(f"source.load{i}") for i in ("", "[0]")}
+    assert "success" not in {restore.tasks.get(f"source.record{i}") for i in ("", "[0]")}
     assert stand.spooled() == []
     assert query(stand.source, "SELECT datname FROM pg_database ORDER BY 1", "postgres") == before
 
@@ -260,6 +285,8 @@ def test_a_wrong_password_fails_the_run_at_once_and_leaves_no_spool(stand: Stand
     assert backup.tries["postgres.dump"] == 1
     assert backup.tasks["postgres.verify"] == "upstream_failed"
     assert backup.tasks["clear_spool"] == "success"
+    assert backup.tasks["set"] == "failed", "a set without a backup is recorded, and red"
+    assert "no verified backup of postgres" in backup.output
     assert stand.spooled() == []
     assert backup.events == []
     assert "not-the-password" not in backup.output
@@ -282,6 +309,85 @@ def test_a_streamed_backup_never_makes_a_spool(stand: Stand) -> None:
         stand.settings()
 
     assert backup.state == "success", backup.output[-8000:]
-    assert set(backup.tasks) == {"postgres.stream", "postgres.replicate", "postgres.verify"}
+    assert set(backup.tasks) == {
+        *("postgres.stream", "postgres.replicate", "postgres.verify", "set")
+    }
     assert not (stand.folder / "unused").exists()
     assert backup.events[0]["extra"]["levels"]["secondary"] == "PARSED"
+
+
+@pytest.fixture
+def two_sources(stand: Stand) -> Iterator[Stand]:
+    """The stand with two sources; what a test leaves running is stopped."""
+    stand.settings(sources=TWO)
+    yield stand
+    stand.settings()
+    for root in stand.sandboxes():
+        sandbox.stop(root)
+
+
+def test_a_whole_set_comes_back_each_source_in_a_sandbox_of_its_own(two_sources: Stand) -> None:
+    stand = two_sources
+    backup = stand.airflow.run("backup_database")
+    assert backup.state == "success", backup.output[-8000:]
+    recorded = backup.xcoms["set/return_value"]
+
+    unconfirmed = stand.airflow.run(
+        "restore", {"set_id": "latest", "target": "in_place", "confirm": "postgres"}
+    )
+    restore = stand.airflow.run("restore", {"set_id": "latest", "keep_sandbox": True})
+
+    assert unconfirmed.state == "failed"
+    assert f"set confirm to '{recorded['set_id']}'" in unconfirmed.output
+    assert restore.state == "success", restore.output[-8000:]
+    orders = restore.xcoms["plan/return_value"]
+    assert [order["plan"]["backup_id"] for order in orders] == [
+        f"{recorded['set_id']}-memory",
+        f"{recorded['set_id']}-postgres",
+    ]
+    assert 0 <= recorded["skew_seconds"] < 60
+    # Each server holds its source and nothing of the other.
+    found = {}
+    for root in stand.sandboxes():
+        twin = sandbox.endpoints(root)["postgres_twin"]
+        names = query(
+            twin, "SELECT datname FROM pg_database WHERE datname LIKE 'neuroca%'", "postgres"
+        )
+        ((database,),) = names
+        found[database] = query(twin, "SELECT count(*) FROM memory_items", database)
+    assert found == {"neuroca": [(ROWS,)], "neuroca_memory": [(ROWS,)]}
+    assert stand.spooled_but_sandboxes() == []
+
+
+def test_a_source_of_a_set_that_cannot_be_restored_is_red_and_does_not_stop_the_others(
+    two_sources: Stand,
+) -> None:
+    stand = two_sources
+    wrong = connection(stand.source, "postgres", password="not-the-password")
+    backup = stand.airflow.run("backup_database", AIRFLOW_CONN_NCA_MEMORY=wrong)
+    assert backup.state == "failed"
+    assert backup.tasks["postgres.verify"] == "success"
+    assert backup.tasks["set"] == "failed"
+    (of,) = set(re.findall(r"The set (\S+) of database is incomplete", backup.output))
+
+    restore = stand.airflow.run("restore", {"set_id": of})
+
+    assert restore.state == "failed"
+    assert restore.tasks["source.record[0]"] == "success"
+    assert restore.tasks["source.publish[0]"] == "success"
+    assert restore.tasks["source.preflight[1]"] == "failed"
+    assert restore.tasks["source.record[1]"] == "failed"
+    assert restore.tasks["source.load[1]"] == "upstream_failed"
+    assert restore.tasks["source.clean_up[1]"] == "success"
+    assert f"The set {of} has no backup of memory" in restore.output
+    assert stand.sandboxes() == []
+
+
+def test_a_field_that_the_backup_form_does_not_have_is_refused_before_the_dump(
+    stand: Stand,
+) -> None:
+    backup = stand.airflow.run("backup_database", {"typ": "full"})
+
+    assert backup.state == "failed"
+    assert backup.tries["postgres.dump"] == 1
+    assert "The backup form has no field 'typ'" in backup.output

@@ -162,6 +162,76 @@ def test_a_restore_in_place_keeps_what_it_replaces(empty_target: Stand, backup_i
     empty_target.write_rows(100)
 
 
+def test_every_run_is_a_set_that_is_listed_and_restored_as_a_whole(
+    empty_target: Stand, backup_id: str
+) -> None:
+    of = backup_id.removesuffix("-postgres")
+    listed = empty_target.done("sets")
+    (row,) = [row for row in listed.splitlines() if row.startswith(of)]
+    assert "complete" in row
+    (body,) = [
+        one
+        for one in json.loads(empty_target.done("sets", "--json"))["sets"]
+        if one["set_id"] == of
+    ]
+    assert (body["state"], body["skew_seconds"], body["missing"]) == ("complete", 0.0, [])
+    assert body["members"]["postgres"]["backup_id"] == backup_id
+
+    printed = empty_target.done("restore", "--set", of, "--sandbox", "--no-wait")
+
+    assert "publish    done in" in printed
+    assert f"1 of 1 sources of {of} are done." in printed
+    unconfirmed = empty_target.run(
+        "restore", "--set", "latest", "--in-place", "--confirm", "postgres"
+    )
+    assert unconfirmed.returncode == 2
+    assert f"--confirm {of}" in unconfirmed.stderr
+    assert empty_target.rows(empty_target.source) == 300
+
+
+def test_a_set_whose_source_failed_is_incomplete_and_its_restore_says_what_it_lacks(
+    empty_target: Stand, backup_id: str
+) -> None:
+    lost = {"source": connection(replace(empty_target.source, port=CLOSED_PORT), "postgres")}
+    failed = empty_target.run("backup", "postgres", overrides=lost)
+    assert failed.returncode == 3
+    (of,) = re.findall(r"The set (\S+) of database is incomplete", failed.stderr)
+    assert "incomplete" in empty_target.done("sets")
+
+    restored = empty_target.run("restore", "--set", of, "--sandbox", "--no-wait")
+    newest = empty_target.done("restore", "--set", "latest", "--sandbox", "--dry-run")
+
+    assert restored.returncode == 1
+    assert f"The set {of} has no backup of postgres" in restored.stderr
+    assert backup_id in newest
+
+
+def test_show_and_list_say_what_a_backup_continues(bench: Stand, backup_id: str) -> None:
+    (row,) = [row for row in bench.done("list").splitlines() if row.startswith(backup_id)]
+    assert row.split()[1] == "full"
+    shown = bench.done("show", backup_id)
+    assert "kind        full\n" in shown
+    assert "restores    the state of " in shown
+    body = json.loads(bench.done("show", backup_id, "--json"))
+    assert (body["kind"], body["parent"], body["chain"]) == ("full", None, [backup_id])
+
+
+def test_a_part_that_the_backup_does_not_have_is_refused_before_anything_is_touched(
+    empty_target: Stand, backup_id: str
+) -> None:
+    ended = empty_target.run(
+        "restore", "postgres", "--target-connection", "twin", "--only", "no_such_part"
+    )
+    assert ended.returncode == 2
+    assert "no_such_part" in ended.stderr
+
+
+def test_a_moment_that_no_backup_covers_names_the_nearest_one(bench: Stand, backup_id: str) -> None:
+    ended = bench.run("restore", "postgres", "--sandbox", "--until", "2020-01-01T00:00Z")
+    assert ended.returncode == 1
+    assert "nearest restorable points are after it" in ended.stderr
+
+
 def test_a_source_that_backup_yaml_has_lost_can_still_be_restored(
     empty_target: Stand, backup_id: str, tmp_path: Path
 ) -> None:

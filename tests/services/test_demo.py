@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -20,17 +21,23 @@ from neuroca_backup.connections import FileConnections
 from neuroca_backup.demo import configuration
 from neuroca_backup.demo.airflow_api import AirflowApi
 from neuroca_backup.demo.airflow_processes import COMPONENTS, AirflowProcesses
+from neuroca_backup.demo.evidence import Evidence, SetEvidence, as_seeded, table
 from neuroca_backup.demo.place import Place
 from neuroca_backup.demo.screen import Screen
+from neuroca_backup.demo.sources import SOURCES
 from neuroca_backup.demo.story import Demo
 from neuroca_backup.errors import (
     AlreadyExistsError,
+    ComparisonError,
     ConfigurationError,
     NotFoundError,
     UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.identity import Component
+from neuroca_backup.model.manifest import Dump, Manifest
 from neuroca_backup.sandbox.process import Process, spawn
+from neuroca_backup.sandbox.seed import expected
 from neuroca_backup.sandbox.server import Entry
 from neuroca_backup.sandbox.state import State
 from neuroca_backup.settings import load, warnings
@@ -165,6 +172,81 @@ def test_every_connection_that_backup_yaml_names_is_one_that_the_command_can_rea
     ids = [settings.storage.named()[n].connection for n in ("primary", "secondary")]  # type: ignore[union-attr]  # both are S3
     clients = [connections.aws_client("s3", region=None, connection_id=i) for i in ids]
     assert [c.meta.region_name for c in clients] == ["us-west-2", "eu-central-1"]
+
+
+def test_every_source_of_the_demo_is_configured_seeded_and_reached(place: Place) -> None:
+    place.settings.write_text(configuration.backup_yaml(place, STORES))
+    settings = load(place.settings)
+    connections = FileConnections(environ=configuration.connections(STORES, METADATA))
+    seeded = expected(0.001)
+
+    assert list(settings.sources) == [source.name for source in SOURCES]
+    for source in SOURCES:
+        assert sum(seeded[source.seeded].values()) > 0
+        assert connections.endpoint(source.connection).same_server(STORES[source.seeded])
+
+
+def dumped(facts: dict[str, Any]) -> Manifest:
+    at = datetime(2026, 11, 23, 2, tzinfo=UTC)
+    return Manifest(
+        backup_id="20261123T020000Z-1f0c9a3e-postgres",
+        set_id="20261123T020000Z-1f0c9a3e",
+        component=Component.DATABASE,
+        source="postgres",
+        engine="postgresql",
+        attempt="a1b2c3d4",
+        stages=(),
+        dump=Dump(server_version="18", consistency={"time": at.isoformat()}, facts=facts),
+        members=(),
+        started_at=at,
+        finished_at=at,
+        product="test",
+    )
+
+
+def test_a_single_row_that_was_not_seeded_is_no_proof() -> None:
+    seeded = {"neuroca.memory.users": 2}
+    facts = {"databases": {"neuroca": {"tables": {"memory.users": {"rows": 2}}}}}
+    assert as_seeded(SOURCES[0], dumped(facts), seeded) == 2
+
+    facts["databases"]["neuroca"]["tables"]["memory.users"]["rows"] = 3
+
+    with pytest.raises(ComparisonError, match="seeded were"):
+        as_seeded(SOURCES[0], dumped(facts), seeded)
+
+
+def test_the_table_has_a_row_a_source_and_fits_into_80_columns() -> None:
+    rows = [
+        Evidence(
+            source=name,
+            backup_id=f"x-{name}",
+            plain_size=2_055_208_960,
+            stored_size=411_041_792,
+            to_upload=123.4,
+            levels={"primary": "INTACT", "secondary": "READABLE"},
+            to_restore=123.4,
+            restored=count,
+            noun=noun,
+        )
+        for name, count, noun in (
+            ("postgres", 5_100_001, "rows"),
+            ("mongodb", 55_001, "documents"),
+            ("redis", 100_000, "keys"),
+            ("vector", 20_000, "vectors"),
+        )
+    ]
+    out = io.StringIO()
+
+    Console(file=out, width=80).print(table(SetEvidence("20261123T020000Z-1f0c9a3e", 12.3, rows)))
+
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in rows:
+        (line,) = [line for line in lines if line.startswith(row.source)]
+        assert "123.4 s" in line
+        assert "INTACT, READABLE" in line
+        assert f"{row.restored:,} {row.noun}" in line
+    assert "12.3 s apart" in lines[0]
 
 
 def test_a_shell_that_sources_the_environment_gets_exactly_what_airflow_gets(place: Place) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from neuroca_backup.cli import make, render, stored
+from neuroca_backup.cli import make, render, render_sets, stored
 from neuroca_backup.cli.app import app
 from neuroca_backup.cli.reporting import ExitCode, exit_code, worst
 from neuroca_backup.connections import FileConnections
@@ -36,7 +36,13 @@ from neuroca_backup.errors import (
     UnreachableError,
 )
 from neuroca_backup.keyring.local import LocalKeyFile
+from neuroca_backup.model.backup_set import BackupSet, SetMember
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.identity import Component
+from neuroca_backup.model.manifest import Dump, Manifest
+from neuroca_backup.services.backup import BackupType
+from neuroca_backup.services.inventory import Listed
+from neuroca_backup.services.sets import ListedSet
 from neuroca_backup.services.targets import refuse_production, with_default_port
 from neuroca_backup.settings import load
 
@@ -151,6 +157,17 @@ def test_of_several_errors_damage_decides_and_a_passing_fault_comes_last() -> No
         ("restore", "mongodb", "--sandbox", "--backup-id", BACKUP),
         ("restore", "postgres", "--sandbox", "--store", "tertiary"),
         ("restore", "postgres", "--sandbox", "--store", "elsewhere"),
+        ("restore", "--sandbox"),
+        ("restore", "postgres", "--set", "latest", "--sandbox"),
+        ("restore", "--set", "latest", "--target-connection", "twin"),
+        ("restore", "--set", "latest", "--sandbox", "--backup-id", BACKUP),
+        ("restore", "--set", "latest", "--sandbox", "--only", "neuroca"),
+        ("restore", "--set", "latest", "--sandbox", "--until", "2026-11-23T02:00Z"),
+        ("restore", "--set", BACKUP[:25], "--in-place", "--confirm", "postgres"),
+        ("restore", "--set", "yesterday", "--sandbox"),
+        ("restore", "postgres", "--sandbox", "--until", "noon"),
+        ("restore", "postgres", "--sandbox", "--until", "2026-11-23T02Z", "--before", "2026T02Z"),
+        ("backup", "postgres", "--type", "differential"),
         ("verify",),
         ("verify", BACKUP, "--all"),
         ("verify", "--all", "--level", "restored"),
@@ -371,7 +388,9 @@ def test_help_imports_nothing_that_only_the_work_needs() -> None:
     assert printed == "[]\n"
 
 
-@pytest.mark.parametrize("word", ["configure", "list", "show", "backup", "verify", "restore"])
+@pytest.mark.parametrize(
+    "word", ["configure", "list", "show", "sets", "backup", "verify", "restore"]
+)
 def test_every_command_has_a_help_that_fits_its_line(word: str) -> None:
     code, printed, _ = run(word, "--help")
     assert code == 0
@@ -392,6 +411,92 @@ def test_sizes_and_ages_are_in_the_unit_a_person_would_use() -> None:
     now = datetime.now(UTC)
     ages = [render.age(now - (now - timedelta(seconds=s))) for s in (5, 90, 7200, 200_000)]
     assert ages == ["5 s", "1 min", "2 h", "2 d"]
+
+
+SET = BACKUP[:25]
+
+
+def recorded_set(*, verified: bool = True, missing: tuple[str, ...] = ()) -> BackupSet:
+    at = datetime(2026, 11, 23, 2, tzinfo=UTC)
+    members = {
+        source: SetMember(
+            backup_id=f"{SET}-{source}",
+            kind="full",
+            consistent_at=at + timedelta(seconds=second),
+            verified=verified,
+        )
+        for source, second in (("postgres", 0), ("redis", 90))
+    }
+    return BackupSet.of(SET, Component.DATABASE, members, missing=missing, recorded_at=at)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (recorded_set(), ["complete", "90.0 s", "postgres, redis", "-"]),
+        (
+            recorded_set(missing=("vector",)),
+            ["incomplete", "90.0 s", "postgres, redis, vector", "vector"],
+        ),
+        (recorded_set(verified=False), ["incomplete", "90.0 s", "postgres, redis"]),
+        (None, ["damaged", "?"]),
+    ],
+)
+def test_a_set_is_listed_with_its_state_its_skew_and_what_it_lacks(
+    found: BackupSet | None, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = {} if found else {"primary": "primary:sets/x is not the document"}
+    one = ListedSet(set_id=SET, component=Component.DATABASE, found=found, problems=problems)
+    now = datetime(2026, 11, 23, 5, tzinfo=UTC)
+    assert render_sets.listed([one], stores=["primary"], unreachable={}, now=now) == 1
+    printed = capsys.readouterr().out
+    row = printed.splitlines()[1]
+    assert row.startswith(f"{SET}  database   3 h")
+    for word in words:
+        assert f"  {word}" in row
+    if found is None:
+        assert f"The set {SET} in primary: primary:sets/x is not the document" in printed
+
+
+def test_a_chain_is_seen_at_a_glance(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = [
+        ("full", None, "", "full"),
+        ("incremental", f"{SET}-postgres", "", f"-> {SET}"),
+        ("full", None, "restore-1", "full, saved"),
+    ]
+    for kind, parent, before, shown in kinds:
+        manifest = Manifest(
+            backup_id=BACKUP,
+            set_id=SET,
+            component=Component.DATABASE,
+            source="postgres",
+            engine="postgresql",
+            attempt="a1b2c3d4",
+            kind=kind,
+            parent=parent,
+            before_restore=before,
+            stages=(),
+            dump=Dump(
+                server_version="18", consistency={"time": "2026-11-23T02:00:00+00:00"}, facts={}
+            ),
+            members=(),
+            started_at=datetime(2026, 11, 23, 2, tzinfo=UTC),
+            finished_at=datetime(2026, 11, 23, 2, tzinfo=UTC),
+            product="test",
+        )
+        found = Listed(manifest.ref, {"primary": manifest}, {}, {})
+        render.backups([found], stores=["primary"], unreachable={}, now=manifest.finished_at)
+        row = capsys.readouterr().out.splitlines()[1]
+        assert row.startswith(f"{BACKUP}  {shown}  ")
+        render.backups_json([found], unreachable={}, now=manifest.finished_at)
+        (body,) = json.loads(capsys.readouterr().out)["backups"]
+        assert (body["kind"], body["parent"], body["before_restore"]) == (
+            *(kind, parent, before or None),
+        )
+
+
+def test_the_types_on_the_command_line_are_those_of_the_service() -> None:
+    assert list(make.Type) == list(BackupType)
 
 
 def test_the_levels_on_the_command_line_are_those_of_the_model() -> None:

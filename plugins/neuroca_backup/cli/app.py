@@ -98,6 +98,7 @@ def _options(
 app.command("configure")(configure.configure)
 app.command("list")(stored.list_backups)
 app.command("show")(stored.show)
+app.command("sets")(stored.list_sets)
 app.command("backup")(make.backup)
 app.command("verify")(make.verify)
 app.command("restore")(restore.restore)

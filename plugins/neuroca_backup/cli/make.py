@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuroca_backup.cli import render
+from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError
@@ -40,6 +40,14 @@ class Mode(StrEnum):
 
     STAGED = "staged"
     STREAMED = "streamed"
+
+
+class Type(StrEnum):
+    """Whether a backup may continue another one; `auto` takes a full one where it cannot."""
+
+    AUTO = "auto"
+    FULL = "full"
+    INCREMENTAL = "incremental"
 
 
 class Depth(StrEnum):
@@ -72,12 +80,21 @@ def backup(
     mode: Annotated[
         Mode | None, typer.Option(help="Without it what backup.yaml says (pipeline.mode).")
     ] = None,
+    backup_type: Annotated[
+        Type,
+        typer.Option(
+            "--type",
+            help="auto: continue the newest verified backup, or take a full one where that "
+            "cannot be.",
+        ),
+    ] = Type.AUTO,
 ) -> None:
     """Back up sources, and read the copies back.
 
     The backup is copied to every store. All sources become one backup set; one that
     fails does not stop the others.
     """
+    from neuroca_backup.services.backup import BackupType
     from neuroca_backup.services.inventory import Inventory
 
     runtime = Session.of(context).runtime(Keys.SEAL)
@@ -86,10 +103,30 @@ def backup(
     refs = [runtime.ref(run, source) for source in dict.fromkeys(sources)]
 
     def one(ref: BackupRef) -> None:
-        runtime.backups.run(ref, mode=chosen)
+        runtime.backups.run(ref, mode=chosen, backup_type=BackupType(backup_type.value))
         runtime.verifier.verify(ref)
 
-    _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+    try:
+        _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+    finally:
+        incomplete = _record_sets(runtime, run, refs)
+    if incomplete:
+        raise typer.Exit(worst(incomplete))
+
+
+def _record_sets(runtime: Runtime, run: str, refs: Sequence[BackupRef]) -> list[BackupError]:
+    """Record a set a component, whatever became of its sources; report and return the errors."""
+    errors: list[BackupError] = []
+    for component in dict.fromkeys(ref.component for ref in refs):
+        sources = [ref.source for ref in refs if ref.component is component]
+        try:
+            recorded = runtime.sets().record(run, component, sources)
+        except BackupError as error:
+            report(error)
+            errors.append(error)
+        else:
+            render_sets.recorded(recorded)
+    return errors
 
 
 def verify(

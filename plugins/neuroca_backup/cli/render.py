@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
     from neuroca_backup.keyring.keys_document import KeysDocument
+    from neuroca_backup.model.manifest import Manifest
     from neuroca_backup.model.status import Verification
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.services.configure import ConfigureReport
@@ -51,9 +52,9 @@ def configured(found: ConfigureReport) -> None:
     from neuroca_backup.settings import format_duration
 
     say(f"{found.path} was written; edit it." if found.created else f"{found.path} is valid.")
-    table = _table("component", "schedule", "next run (UTC)", "kept", "RPO", "sources")
+    shown = table("component", "schedule", "next run (UTC)", "kept", "RPO", "sources")
     for one in found.plan:
-        table.add_row(
+        shown.add_row(
             one.component.value,
             one.cron or "by hand",
             ", ".join(run.strftime("%Y-%m-%d %H:%M") for run in one.next_runs[:1]) or "-",
@@ -61,7 +62,7 @@ def configured(found: ConfigureReport) -> None:
             "-" if one.rpo is None else format_duration(one.rpo),
             ", ".join(one.sources) or "none",
         )
-    _console().print(table)
+    show(shown)
     for warning in found.warnings:
         say(f"warning: {warning}")
 
@@ -78,7 +79,7 @@ def backups(
 
     `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
     """
-    table = _table("backup", "time (UTC)", "age", "size", "stored", "ratio", *stores)
+    shown = table("backup", "kind", "time (UTC)", "age", "size", "stored", "ratio", *stores)
     for one in found:
         manifest = one.manifest
         numbers = ("?", "?", "?")
@@ -88,21 +89,22 @@ def backups(
                 size(manifest.stored_size),
                 f"{_ratio(manifest.plain_size, manifest.stored_size):.2f}",
             )
-        table.add_row(
+        shown.add_row(
             one.ref.backup_id,
+            _kind(manifest),
             one.ref.time.strftime(_TIME),
             age(now - one.ref.time),
             *numbers,
             *(_state(one, store, unreachable) for store in stores),
         )
-    if table.row_count:
-        _console().print(table)
+    if shown.row_count:
+        show(shown)
     else:
         answered = ", ".join(store for store in stores if store not in unreachable)
         say(otherwise or f"No backups were found in {answered}.")
     for store, problem in unreachable.items():
         say(f"{store} did not answer: {problem}")
-    return table.row_count
+    return shown.row_count
 
 
 def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now: datetime) -> int:
@@ -110,40 +112,27 @@ def backups_json(found: Iterable[Listed], *, unreachable: Mapping[str, str], now
     listed = [
         {**_summary(one), "age_seconds": int((now - one.ref.time).total_seconds())} for one in found
     ]
-    _json({"backups": listed, "unreachable": dict(unreachable)})
+    print_json({"backups": listed, "unreachable": dict(unreachable)})
     return len(listed)
 
 
 def backup(
-    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+    found: Listed,
+    *,
+    keys: Mapping[str, KeysDocument],
+    key_problems: Mapping[str, str],
+    chain: Sequence[str],
+    chain_problem: str,
 ) -> None:
-    """Print all about one backup."""
+    """Print all about one backup; `chain` are the ids that a restore of it needs."""
     manifest = found.manifest
     say(f"backup      {found.ref.backup_id}")
     if manifest is not None:
-        ratio = _ratio(manifest.plain_size, manifest.stored_size)
-        rows = {
-            "set": manifest.set_id,
-            "source": f"{manifest.source} ({manifest.component})",
-            "engine": f"{manifest.engine}, server {manifest.dump.server_version}",
-            "kind": manifest.kind + (f", parent {manifest.parent}" if manifest.parent else ""),
-            "taken": f"{manifest.started_at.strftime(_TIME)} to "
-            f"{manifest.finished_at.strftime(_TIME)} UTC",
-            "expires": "never"
-            if manifest.expires_at is None
-            else manifest.expires_at.strftime(_TIME) + " UTC",
-            "hold": "yes" if manifest.hold else "no",
-            "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
-            f"(ratio {ratio:.2f})",
-            "stages": " > ".join(manifest.stages),
-            "made by": manifest.product,
-        }
-        for word, text in rows.items():
-            say(f"{word:<11} {text}")
-        for word, text in manifest.dump.consistency.items():
-            say(f"{'consistent':<11} {word} {text}")
-        for text in manifest.dump.notes:
-            say(f"{'note':<11} {text}")
+        _manifest(manifest)
+    for number, one in enumerate(chain if len(chain) > 1 else ()):
+        say(f"{'' if number else 'chain':<11} {'  ' * number}{'-> ' if number else ''}{one}")
+    if chain_problem:
+        say(f"{'chain':<11} BROKEN: {chain_problem}")
     for store in sorted({*found.manifests, *found.problems}):
         say(f"{store:<11} {_verdict(found, store)}")
     for label, stores in _openers(keys).items():
@@ -151,26 +140,34 @@ def backup(
     for store, problem in key_problems.items():
         say(f"{'keys':<11} {store}: {problem}")
     if manifest is not None:
-        table = _table("member", "size", "stored", "SHA-256")
+        shown = table("member", "size", "stored", "SHA-256")
         for member in manifest.members:
-            table.add_row(
+            shown.add_row(
                 member.name,
                 f"{member.plain.size:,}",
                 f"{member.stored.size:,}",
                 member.plain.sha256,
             )
-        _console().print(table)
+        show(shown)
 
 
 def backup_json(
-    found: Listed, *, keys: Mapping[str, KeysDocument], key_problems: Mapping[str, str]
+    found: Listed,
+    *,
+    keys: Mapping[str, KeysDocument],
+    key_problems: Mapping[str, str],
+    chain: Sequence[str],
+    chain_problem: str,
 ) -> None:
     """Print all about one backup as JSON."""
     manifest = found.manifest
-    _json(
+    print_json(
         {
             **_summary(found),
             "manifest": None if manifest is None else manifest.model_dump(mode="json"),
+            "consistent_at": None if manifest is None else manifest.dump.consistent_at.isoformat(),
+            "chain": list(chain),
+            "chain_problem": chain_problem or None,
             "verifications": {
                 store: one.model_dump(mode="json") | {"level": one.level.name.lower()}
                 for store, one in found.verifications.items()
@@ -211,12 +208,12 @@ def catalog(
     newest: dict[tuple[Component, str], list[CatalogEntry]] = {}
     for entry in entries:
         newest.setdefault((entry.component, entry.source), []).append(entry)
-    table = _table("component", "source", "backups", "newest", "levels")
+    shown = table("component", "source", "backups", "newest", "levels")
     for (component, source), held in sorted(newest.items()):
         levels = ", ".join(f"{s} {one.name.lower()}" for s, one in held[0].levels.items())
-        table.add_row(component.value, source, f"{len(held):,}", held[0].backup_id, levels)
+        shown.add_row(component.value, source, f"{len(held):,}", held[0].backup_id, levels)
     if newest:
-        _console().print(table)
+        show(shown)
     for one in restores:
         say(
             f"restore  {one.finished_at.strftime(_TIME)}  {one.backup_id} to {one.target}: "
@@ -255,12 +252,52 @@ def _summary(found: Listed) -> dict[str, Any]:
         "time": found.ref.time.isoformat(),
         "engine": None if manifest is None else manifest.engine,
         "kind": None if manifest is None else manifest.kind,
+        "parent": None if manifest is None else manifest.parent,
+        "before_restore": None if manifest is None else manifest.before_restore or None,
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
         "verified": found.verified,
         "stores": {store: _copy_json(found.verifications.get(store)) for store in found.manifests},
         "problems": dict(found.problems),
     }
+
+
+def _manifest(manifest: Manifest) -> None:
+    ratio = _ratio(manifest.plain_size, manifest.stored_size)
+    rows = {
+        "set": manifest.set_id,
+        "source": f"{manifest.source} ({manifest.component})",
+        "engine": f"{manifest.engine}, server {manifest.dump.server_version}",
+        "kind": manifest.kind + (f", continues {manifest.parent}" if manifest.parent else ""),
+        **({"saved": f"before {manifest.before_restore}"} if manifest.before_restore else {}),
+        "taken": f"{manifest.started_at.strftime(_TIME)} to "
+        f"{manifest.finished_at.strftime(_TIME)} UTC",
+        "expires": "never"
+        if manifest.expires_at is None
+        else manifest.expires_at.strftime(_TIME) + " UTC",
+        "hold": "yes" if manifest.hold else "no",
+        "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
+        f"(ratio {ratio:.2f})",
+        "stages": " > ".join(manifest.stages),
+        "made by": manifest.product,
+    }
+    for word, text in rows.items():
+        say(f"{word:<11} {text}")
+    say(f"{'restores':<11} the state of {manifest.dump.consistent_at.strftime(_TIME)} UTC")
+    for word, text in manifest.dump.consistency.items():
+        if word != "time":
+            say(f"{'consistent':<11} {word} {text}")
+    for text in manifest.dump.notes:
+        say(f"{'note':<11} {text}")
+
+
+def _kind(manifest: Manifest | None) -> str:
+    """Return `full`, or an arrow to the backup that is continued, without the source's name."""
+    if manifest is None:
+        return "?"
+    if manifest.parent is not None:
+        return f"-> {manifest.parent.removesuffix(f'-{manifest.source}')}"
+    return f"{manifest.kind}, saved" if manifest.before_restore else manifest.kind
 
 
 def _copy_json(check: Verification | None) -> dict[str, Any]:
@@ -310,9 +347,15 @@ def _ratio(plain: int, stored: int) -> float:
     return plain / stored if stored else 0.0
 
 
-def _json(body: dict[str, Any]) -> None:
+def print_json(body: dict[str, Any]) -> None:
+    """Print `body` as indented JSON."""
     json.dump(body, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def show(filled: Table) -> None:
+    """Print a table."""
+    _console().print(filled)
 
 
 def _console() -> Console:
@@ -321,11 +364,12 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
-def _table(first: str, *others: str) -> Table:
+def table(first: str, *others: str) -> Table:
+    """Return an empty table with these columns."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, overflow="fold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made.add_column(first, overflow="fold")
     for other in others:
-        table.add_column(other, overflow="fold")
-    return table
+        made.add_column(other, overflow="fold")
+    return made

@@ -1,36 +1,49 @@
-"""`restore`: from the stores into a server, step by step; the spool is always left empty."""
-
-# ruff: noqa: PLC0415 - `--help` must not pay for what the commands need
+"""`restore`: from the stores into servers, step by step; the spool is always left empty."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroca_backup.cli import render
 from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
-from neuroca_backup.cli.reporting import line
-from neuroca_backup.cli.session import Keys, Session, actor
-from neuroca_backup.errors import ConfigurationError
-from neuroca_backup.model.identity import attempt_token, set_id
+from neuroca_backup.cli.reporting import report, worst
+from neuroca_backup.cli.restore_run import Order, Run, target_of
+from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.errors import BackupError, ConfigurationError, NotFoundError
+from neuroca_backup.model.identity import Component
 
 if TYPE_CHECKING:
     from neuroca_backup.engines import RestoreTarget
-    from neuroca_backup.model.tickets import FetchReport, RestorePlan
+    from neuroca_backup.model.backup_set import BackupSet
     from neuroca_backup.runtime import Runtime
+
+_LATEST = "latest"
 
 
 def restore(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A source of backup.yaml or of the stores.")],
+    source: Annotated[
+        str | None, typer.Argument(help="A source of backup.yaml or of the stores.")
+    ] = None,
     *,
+    whole_set: Annotated[
+        str | None,
+        typer.Option(
+            "--set",
+            metavar="SET_ID",
+            help="Instead of SOURCE every source of this backup set, one after another; "
+            "latest: the newest complete one.",
+        ),
+    ] = None,
+    component: Annotated[
+        Component, typer.Option(help="Of which component --set is.", case_sensitive=False)
+    ] = Component.DATABASE,
     backup_id: Annotated[
         str | None, typer.Option(help="This backup; without it the newest verified one.")
     ] = None,
@@ -39,6 +52,22 @@ def restore(  # noqa: PLR0913 - one argument an option
         typer.Option(
             metavar="TIME",
             help="The newest verified one from before this time, such as 2026-11-23T02:00Z.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The state of exactly this moment, between a full backup and a later "
+            "incremental one.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="Only this part, in the engine's words (a database, a collection, ...); "
+            "may be repeated.",
         ),
     ] = None,
     target_connection: Annotated[
@@ -51,8 +80,18 @@ def restore(  # noqa: PLR0913 - one argument an option
         bool, typer.Option("--in-place", help="Replace the data of the running source.")
     ] = False,
     confirm: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Needed by --in-place: the source's name.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Needed by --in-place: the source's name, or the set's id."
+        ),
     ] = None,
+    save: Annotated[
+        bool,
+        typer.Option(
+            "--save/--no-save",
+            help="Back up first what --in-place overwrites; --no-save if the source is dead.",
+        ),
+    ] = True,
     store: Annotated[
         StoreName | None, typer.Option(help="Read this store first; others only if it fails.")
     ] = None,
@@ -65,188 +104,149 @@ def restore(  # noqa: PLR0913 - one argument an option
         bool, typer.Option("--wait/--no-wait", help="Keep the sandbox until Enter is pressed.")
     ] = True,
 ) -> None:
-    """Restore SOURCE: to another server, a sandbox, or in place.
+    """Restore SOURCE, or a set: to a server, a sandbox, or in place.
 
     Every byte is checked before the target is touched, and what was loaded is compared with what
-    was backed up before it takes its final place.
+    was backed up before it takes its final place. Of a set, a source that fails does not stop the
+    others.
     """
-    order = _Order(source, backup_id, _time(before), target_connection, in_place=in_place)
+    order = Order(
+        source or "",
+        backup_id=backup_id,
+        before=_time("--before", before),
+        until=_time("--until", until),
+        only=tuple(only or ()),
+        connection=target_connection,
+        in_place=in_place,
+    )
     if sum((target_connection is not None, sandbox, in_place)) != 1:
         raise typer.BadParameter("Give --target-connection, --sandbox or --in-place: one of them.")
-    if in_place and confirm != source:
-        raise typer.BadParameter(
-            f"--in-place replaces the data of the running {source}; add --confirm {source}."
-        )
-    if backup_id is not None and before is not None:
-        raise typer.BadParameter("Give --backup-id or --before, not both.")
-    if backup_id is not None and not backup_id.endswith(f"-{source}"):
-        raise typer.BadParameter(f"{backup_id} is not a backup of {source}.")
-    runtime = Session.of(context).runtime(
-        Keys.OPEN, recovery_key=recovery_key, passphrase_file=passphrase_file
-    )
+    if (source is None) == (whole_set is None):
+        raise typer.BadParameter("Give SOURCE or --set: one of them.")
+    if whole_set is None:
+        _check_choice(order)
+        _require_confirmed(order, order.source, confirm)
+    else:
+        _check_set(order)
+        if whole_set != _LATEST:
+            _require_confirmed(order, whole_set, confirm)
+    session = Session.of(context)
+    runtime = session.runtime(Keys.OPEN, recovery_key=recovery_key, passphrase_file=passphrase_file)
     if store is not None and store.value not in runtime.stores:
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
-    run = _Run(runtime)
-    try:
-        plan = run.plan(order, prefer=store)
-        render.plan(plan)
-        with _target(runtime, order, plan) as (target, label):
-            run.restore(plan, target, label=label, dry_run=dry_run)
-            if sandbox and not dry_run:
-                _keep(target, wait=wait)
-    finally:
-        runtime.restores.clear(run.restore_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What was asked for."""
-
-    source: str
-    backup_id: str | None
-    before: datetime | None
-    connection: str | None
-    in_place: bool
+    # A recovery key may be what opens backups; what is saved is sealed for every recipient.
+    saver = session.runtime(Keys.SEAL) if in_place and save else runtime
+    way = _Way(runtime, saver, prefer=store, dry_run=dry_run, save=save)
+    with ExitStack() as servers:
+        if whole_set is None:
+            kept = [way.restore(order, servers)]
+        else:
+            found = runtime.set_to_restore(whole_set, component=component)
+            _require_confirmed(order, found.set_id, confirm)
+            kept = _restore_set(found, order, way, servers)
+        if sandbox and not dry_run:
+            _keep(kept, wait=wait)
+    if whole_set is not None and way.errors:
+        raise typer.Exit(worst(way.errors))
 
 
 @dataclass
-class _Run:
-    """One restore; `seconds` and `notes` grow with its steps."""
+class _Way:
+    """How sources are restored; `errors` are those of a set's sources."""
 
     runtime: Runtime
-    restore_id: str = field(
-        default_factory=lambda: (
-            "restore-" + set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
-        )
-    )
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    step: str = ""
+    saver: Runtime
+    prefer: StoreName | None
+    dry_run: bool
+    save: bool
 
-    def plan(self, order: _Order, *, prefer: str | None) -> RestorePlan:
-        """Choose the backup."""
-        from neuroca_backup.cli.choosing import component_of
+    def __post_init__(self) -> None:
+        self.errors: list[BackupError] = []
 
-        with self._timed("plan"):
-            return self.runtime.restores.plan(
-                component=component_of(self.runtime, order.source, backup_id=order.backup_id),
-                source=order.source,
-                restore_id=self.restore_id,
-                backup_id=order.backup_id,
-                before=order.before,
-                prefer=prefer,
-            )
-
-    def restore(
-        self, plan: RestorePlan, target: RestoreTarget, *, label: str, dry_run: bool
-    ) -> None:
-        """Do the steps and record how they ended; a dry run ends after the first."""
-        restores = self.runtime.restores
-        if dry_run:
-            self._noted("preflight", lambda: restores.preflight(plan, target))
-            render.say("Dry run: nothing was fetched, nothing was touched.")
-            return
-        fetched: FetchReport | None = None
-        restored = False
+    def restore(self, order: Order, servers: ExitStack) -> RestoreTarget:
+        """Restore one source; a throwaway server for it lives as long as `servers`."""
+        run = Run(self.runtime, safety=lambda: self.saver.safety)
         try:
-            self._noted("preflight", lambda: restores.preflight(plan, target))
-            with self._timed("fetch"):
-                fetched = report = restores.fetch(plan)
-            render.fetched(fetched)
-            self._noted("load", lambda: restores.load(plan, report, target))
-            self._noted("compare", lambda: restores.compare(plan, target))
-            self._noted("publish", lambda: restores.publish(plan, report, target))
-            restored = True
+            plan = run.plan(order, prefer=self.prefer)
+            render.plan(plan)
+            target, label = servers.enter_context(target_of(self.runtime, order, plan))
+            run.restore(plan, target, label=label, dry_run=self.dry_run, save=self.save)
+            return target
         finally:
-            restores.record(
-                plan,
-                actor=actor(),
-                target=label,
-                started_at=self.started_at,
-                seconds=self.seconds,
-                fetched=fetched,
-                outcome="restored" if restored else f"failed in {self.step}",
-                notes=self.notes,
-            )
-        render.say(
-            f"Restored {plan.backup_id} to {label} in {sum(self.seconds.values()):.1f} s, "
-            "compared with what was backed up."
+            self.runtime.restores.clear(run.restore_id)
+
+
+def _restore_set(
+    found: BackupSet, order: Order, way: _Way, servers: ExitStack
+) -> list[RestoreTarget]:
+    """Restore every source of a set, whatever becomes of the others; return their servers."""
+    render.say(f"Set {found.set_id} of {found.component}: {', '.join(found.sources)}")
+    kept = []
+    for source, member in found.members.items():
+        render.say(f"\n{source}")
+        try:
+            one = replace(order, source=source, backup_id=member.backup_id)
+            kept.append(way.restore(one, servers))
+        except BackupError as error:
+            report(error)
+            way.errors.append(error)
+    for source in found.missing:
+        lost = NotFoundError(
+            f"The set {found.set_id} has no backup of {source}",
+            remedy="Restore that source by itself, or choose an older set.",
+            source=source,
+        )
+        report(lost)
+        way.errors.append(lost)
+    wanted = len(found.sources)
+    render.say(f"\n{wanted - len(way.errors)} of {wanted} sources of {found.set_id} are done.")
+    return kept
+
+
+def _require_confirmed(order: Order, what: str, confirm: str | None) -> None:
+    if order.in_place and confirm != what:
+        raise typer.BadParameter(
+            f"--in-place replaces the data of the running {what}; add --confirm {what}."
         )
 
-    def _noted(self, step: str, work: Callable[[], Sequence[str]]) -> None:
-        with self._timed(step):
-            notes = work()
-        self.notes += notes
-        for note in notes:
-            render.note(note)
 
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        self.step = step
-        begun = time.monotonic()
-        ended = "failed"
-        try:
-            yield
-            ended = "done"
-        finally:
-            self.seconds[step] = round(time.monotonic() - begun, 3)
-            render.step(step, ended, self.seconds[step])
+def _check_choice(order: Order) -> None:
+    if order.backup_id is not None and order.before is not None:
+        raise typer.BadParameter("Give --backup-id or --before, not both.")
+    if order.until is not None and order.before is not None:
+        raise typer.BadParameter("Give --until or --before, not both.")
+    if order.backup_id is not None and not order.backup_id.endswith(f"-{order.source}"):
+        raise typer.BadParameter(f"{order.backup_id} is not a backup of {order.source}.")
 
 
-@contextmanager
-def _target(
-    runtime: Runtime, order: _Order, plan: RestorePlan
-) -> Iterator[tuple[RestoreTarget, str]]:
-    """Give the target and its name for the records; refuse a server that is backed up."""
-    from neuroca_backup.engines import RestoreTarget
-    from neuroca_backup.services import targets
-
-    if order.in_place:
-        own = targets.with_default_port(runtime.endpoint(order.source), plan.engine)
-        yield RestoreTarget(own, replace=True), f"{order.source} in place ({own.label})"
-        return
-    if order.connection is None:
-        with _sandbox(runtime, plan) as target:
-            yield target, f"sandbox ({target.endpoint.label})"
-        return
-    endpoint = targets.with_default_port(
-        runtime.connections.endpoint(order.connection), plan.engine
-    )
-    notes = targets.refuse_production(
-        endpoint, settings=runtime.settings, connections=runtime.connections
-    )
-    for note in notes:
-        line(f"warning: {note}")
-    yield RestoreTarget(endpoint), f"{order.connection} ({endpoint.label})"
+def _check_set(order: Order) -> None:
+    given = {
+        "--backup-id": order.backup_id,
+        "--before": order.before,
+        "--until": order.until,
+        "--only": order.only,
+        "--target-connection": order.connection,
+    }
+    for option, value in given.items():
+        if value:
+            raise typer.BadParameter(f"{option} is for one source; it does not go with --set.")
 
 
-@contextmanager
-def _sandbox(runtime: Runtime, plan: RestorePlan) -> Iterator[RestoreTarget]:
-    from neuroca_backup import sandbox
-    from neuroca_backup.engines import RestoreTarget
-    from neuroca_backup.services import targets
-
-    runtime.spool.require_free(0)  # makes it private, which the sandbox would not
-    root = runtime.spool.root / f"sandbox-{plan.restore_id}"
-    with sandbox.running(targets.sandbox_kind(plan.engine), root) as endpoint:
-        render.say(f"A throwaway server runs at {endpoint.label}, its files are below {root}.")
-        yield RestoreTarget(endpoint)
-
-
-def _keep(target: RestoreTarget, *, wait: bool) -> None:
-    if not wait:
+def _keep(targets: list[RestoreTarget], *, wait: bool) -> None:
+    if not wait or not targets:
         render.say("The sandbox is removed.")
         return
-    endpoint = target.endpoint
-    render.say(
-        f"The sandbox is kept: {endpoint.label}, user {endpoint.user}; the password is in its "
-        "servers.json. Press Enter to remove it."
-    )
+    for target in targets:
+        endpoint = target.endpoint
+        render.say(
+            f"The sandbox is kept: {endpoint.label}, user {endpoint.user}; the password is in its "
+            "servers.json."
+        )
+    render.say("Press Enter to remove it.")
     sys.stdin.readline()
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(option: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
@@ -255,7 +255,7 @@ def _time(text: str | None) -> datetime | None:
         time_ = None
     if time_ is None or time_.tzinfo is None:
         raise ConfigurationError(
-            f"--before {text!r} is not a time with an offset",
+            f"{option} {text!r} is not a time with an offset",
             remedy="Write it like 2026-11-23T02:00:00Z or 2026-11-23T04:00:00+02:00.",
             value=text,
         )

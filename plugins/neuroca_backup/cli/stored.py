@@ -71,10 +71,55 @@ def show(
     runtime = Session.of(context).runtime(Keys.NONE)
     found = look_up(runtime, backup_id)
     keys, problems = _keys(runtime, found)
-    if as_json:
-        render.backup_json(found, keys=keys, key_problems=problems)
-    else:
-        render.backup(found, keys=keys, key_problems=problems)
+    chain, broken = _chain(runtime, found)
+    print_it = render.backup_json if as_json else render.backup
+    print_it(found, keys=keys, key_problems=problems, chain=chain, chain_problem=broken)
+
+
+def list_sets(
+    context: typer.Context,
+    *,
+    component: Annotated[
+        Component | None, typer.Option(help="Only this component.", case_sensitive=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the backup sets: what one run backed up.
+
+    `skew` is the time between the earliest and the latest moment that the backups
+    of a set bring back. Exits with 1 where there is no set.
+    """
+    from neuroca_backup.cli import render_sets
+
+    sets = Session.of(context).runtime(Keys.NONE).sets()
+    chosen = [sets.newest_first(one) for one in Component if component in {None, one}]
+    merged = heapq.merge(*chosen, key=lambda one: one.set_id, reverse=True)
+    found = islice(merged, limit)
+    print_them = render_sets.listed_json if as_json else render_sets.listed
+    count = print_them(
+        found,
+        stores=list(sets.stores),
+        unreachable=sets.unreachable,
+        now=datetime.now(UTC),
+    )
+    if not count:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _chain(runtime: Runtime, found: Listed) -> tuple[list[str], str]:
+    """Return the ids that a restore needs, the full backup first, or why it cannot be done."""
+    from neuroca_backup.errors import ChainBrokenError
+    from neuroca_backup.services import chains
+    from neuroca_backup.services.inventory import Inventory
+
+    if found.manifest is None:
+        return [], ""
+    try:
+        chain = chains.gather(Inventory(runtime.stores), found)
+    except ChainBrokenError as error:
+        return [], str(error)
+    return [one.ref.backup_id for one in chain], ""
 
 
 def _keys(runtime: Runtime, found: Listed) -> tuple[dict[str, KeysDocument], dict[str, str]]:

@@ -25,13 +25,23 @@ _PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """One task of a run: its state ("" before it is scheduled), its try, and when it ran."""
+    """One task of a run: its state ("" before it is scheduled), its try, and when it ran.
+
+    `map_index` is -1 but for a mapped task, whose `label` then says which one it is.
+    """
 
     task_id: str
+    map_index: int
+    label: str
     state: str
     attempt: int
     started: datetime | None
     ended: datetime | None
+
+    @property
+    def place(self) -> str:
+        """The task's id, with its index where it is mapped: `source.publish[0]`."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
     @property
     def seconds(self) -> float | None:
@@ -81,10 +91,12 @@ class AirflowApi:
 
     def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskRun]:
         """Return the tasks of a run in the order in which they started."""
-        report = self._get(f"{_run(dag_id, run_id)}/taskInstances?limit=100&order_by=start_date")
+        report = self._get(f"{_run(dag_id, run_id)}/taskInstances?limit=500&order_by=start_date")
         return [
             TaskRun(
                 task_id=one["task_id"],
+                map_index=one["map_index"],
+                label=_label(one),
                 state=one["state"] or "",
                 attempt=one["try_number"],
                 started=_time(one["start_date"]),
@@ -101,7 +113,8 @@ class AirflowApi:
     def log_lines(self, dag_id: str, run_id: str, task: TaskRun) -> list[str]:
         """Return the log of a task's last try, line by line."""
         place = f"{_run(dag_id, run_id)}/taskInstances/{task.task_id}/logs/{task.attempt}"
-        content = self._get(f"{place}?full_content=true", missing={"content": []})["content"]
+        query = f"full_content=true&map_index={task.map_index}"
+        content = self._get(f"{place}?{query}", missing={"content": []})["content"]
         return [line for entry in content for line in _log_lines(entry)]
 
     def _get(self, path: str, **missing: Any) -> Any:
@@ -150,6 +163,13 @@ class _StatusError(PermanentError):
 
 def _run(dag_id: str, run_id: str) -> str:
     return f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _label(task: Mapping[str, Any]) -> str:
+    """Return the task's id, with the name that a mapped one gave itself, else its index."""
+    if task["map_index"] < 0:
+        return str(task["task_id"])
+    return f"{task['task_id']} [{task.get('rendered_map_index') or task['map_index']}]"
 
 
 def _time(text: str | None) -> datetime | None:

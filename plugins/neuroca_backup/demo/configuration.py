@@ -11,6 +11,7 @@ from urllib.parse import quote
 import yaml
 
 from neuroca_backup.demo.place import Place
+from neuroca_backup.demo.sources import SOURCES
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.settings import sample_text
 
@@ -51,11 +52,12 @@ def backup_yaml(place: Place, servers: Mapping[str, Endpoint]) -> str:
         "recovery_public_key": str(place.recovery / "public.pem"),
     }
     backup["sources"] = {
-        "postgres": {
+        source.name: {
             "component": "database",
-            "engine": "postgresql",
-            "connection": "neuroca_postgres",
+            "engine": source.engine,
+            "connection": source.connection,
         }
+        for source in SOURCES
     }
     # A schedule of nothing would be warned about.
     sourced = {source["component"] for source in backup["sources"].values()}

@@ -1,18 +1,18 @@
-"""What the demo proves, from Airflow, the manifest and the seed; and the table that shows it."""
+"""What the demo proves, from Airflow, the manifests and the seed; and the table that shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from neuroca_backup.connections import FileConnections
 from neuroca_backup.demo.airflow_api import AirflowApi
 from neuroca_backup.demo.following import FinishedRun
 from neuroca_backup.demo.place import Place
+from neuroca_backup.demo.sources import SOURCES, Counts, DemoSource
 from neuroca_backup.errors import ComparisonError, NotFoundError
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest
@@ -25,7 +25,8 @@ class Evidence:
     """One source, backed up and restored. Sizes in bytes, times in seconds.
 
     `to_upload` is from the beginning of the dump to the end of the upload, Airflow's own time
-    between the tasks included; `to_restore` is the same from plan to publish.
+    between the tasks included; `to_restore` is the same from plan to publish. `restored` things
+    of the kind `noun` came back, as many as were seeded.
     """
 
     source: str
@@ -35,17 +36,22 @@ class Evidence:
     to_upload: float
     levels: Mapping[str, str]
     to_restore: float
-    rows: int
+    restored: int
+    noun: str
 
     @property
     def ratio(self) -> float:
         """How many times smaller the backup is than what was dumped."""
         return self.plain_size / self.stored_size
 
-    @property
-    def mib_per_second(self) -> float:
-        """Dumped bytes over the time until they were in the primary store."""
-        return self.plain_size / _MIB / self.to_upload
+
+@dataclass(frozen=True, slots=True)
+class SetEvidence:
+    """The whole set: one evidence a source, and how far apart their moments are, in seconds."""
+
+    set_id: str
+    skew_seconds: float
+    sources: Sequence[Evidence]
 
 
 def gather(
@@ -55,64 +61,94 @@ def gather(
     *,
     backup: FinishedRun,
     restore: FinishedRun,
-    seeded: Mapping[str, int],
-) -> Evidence:
-    """Return the evidence of the source `postgres`.
+    seeded: Mapping[str, Counts],
+) -> SetEvidence:
+    """Return the evidence of every source of the demo.
 
-    The restore's task `compare` has found the restored rows equal to the manifest's, table by
-    table; here the manifest's must be the seeded ones.
+    A restore's task `compare` has found what was restored equal to the manifest's; here the
+    manifest's must be what was seeded, name by name.
 
     Raises:
-        ComparisonError: Another backup was restored, or a table's rows are not those seeded.
+        ComparisonError: Another backup was restored, or something is not as it was seeded.
     """
-    verified = api.result(backup.dag_id, backup.run_id, "postgres.verify")
-    plan = api.result(restore.dag_id, restore.run_id, "plan")["plan"]
-    if plan["backup_id"] != verified["backup_id"]:
-        raise ComparisonError(
-            f"The restore took {plan['backup_id']}, not the new backup {verified['backup_id']}",
-            remedy="If somebody else makes backups in this demo, run it again.",
+    recorded = api.result(backup.dag_id, backup.run_id, "set")
+    orders = api.result(restore.dag_id, restore.run_id, "plan")
+    restored = {order["source"]: (index, order["plan"]) for index, order in enumerate(orders)}
+    found = []
+    for source in SOURCES:
+        verified = api.result(backup.dag_id, backup.run_id, f"{source.name}.verify")
+        index, plan = restored.get(source.name, (-1, None))
+        if plan is None or plan["backup_id"] != verified["backup_id"]:
+            raise ComparisonError(
+                f"The restore took {plan and plan['backup_id']} of {source.name}, not the new "
+                f"backup {verified['backup_id']}",
+                remedy="If somebody else makes backups in this demo, run it again.",
+            )
+        manifest = _manifest(place, environment, backup_id=verified["backup_id"])
+        found.append(
+            Evidence(
+                source=source.name,
+                backup_id=manifest.backup_id,
+                plain_size=manifest.plain_size,
+                stored_size=manifest.stored_size,
+                to_upload=_between(backup, f"{source.name}.dump", f"{source.name}.upload"),
+                levels=verified["levels"],
+                to_restore=_between(restore, "plan", f"source.publish[{index}]"),
+                restored=as_seeded(source, manifest, seeded[source.seeded]),
+                noun=source.noun,
+            )
         )
-    manifest = _manifest(place, environment, backup_id=verified["backup_id"])
-    rows = restored_rows(manifest)
-    if rows != dict(seeded):
-        raise ComparisonError(
-            f"Restored rows by table are {rows}, seeded were {dict(seeded)}",
-            remedy="If somebody else changes data in this demo, run it again; else it is a fault.",
-        )
-    return Evidence(
-        source="postgres",
-        backup_id=manifest.backup_id,
-        plain_size=manifest.plain_size,
-        stored_size=manifest.stored_size,
-        to_upload=_between(backup, "postgres.dump", "postgres.upload"),
-        levels=verified["levels"],
-        to_restore=_between(restore, "plan", "publish"),
-        rows=sum(rows.values()),
+    return SetEvidence(
+        set_id=recorded["set_id"], skew_seconds=recorded["skew_seconds"], sources=found
     )
 
 
-def restored_rows(manifest: Manifest) -> dict[str, int]:
-    """Return the rows of every `database.schema.table` of a PostgreSQL backup."""
-    databases = manifest.dump.facts["databases"]
-    return {
-        f"{database}.{table}": found["rows"]
-        for database, facts in databases.items()
-        for table, found in facts["tables"].items()
-    }
+def as_seeded(source: DemoSource, manifest: Manifest, seeded: Counts) -> int:
+    """Return how many things the backup holds; they must be those that were seeded.
+
+    Raises:
+        ComparisonError: They are not; shows both.
+    """
+    counts = dict(source.counts(manifest))
+    if counts != dict(seeded):
+        raise ComparisonError(
+            f"Restored {source.noun} of {source.name} are {counts}, seeded were {dict(seeded)}",
+            remedy="If somebody else changes data in this demo, run it again; else it is a fault.",
+        )
+    return sum(counts.values())
 
 
-def table(evidence: Evidence) -> Table:
-    """Return the table that ends the demo: a column a source, so that it fits into 80."""
-    shown = Table("", evidence.source, title=f"Backup {evidence.backup_id}", box=SIMPLE_HEAD)
-    speed = f"{evidence.to_upload:.1f} s, {evidence.mib_per_second:.1f} MiB/s"
-    shown.add_row("dumped", f"{evidence.plain_size / _MIB:.1f} MiB")
-    shown.add_row("stored", f"{evidence.stored_size / _MIB:.1f} MiB")
-    shown.add_row("ratio", f"{evidence.ratio:.1f}")
-    shown.add_row("dump to upload", speed)
-    for store, level in evidence.levels.items():
-        shown.add_row(f"verified in {store}", level)
-    shown.add_row("restored in", f"{evidence.to_restore:.1f} s")
-    shown.add_row("rows restored", f"{evidence.rows:,}, as seeded")
+def table(evidence: SetEvidence) -> Table:
+    """Return the table that ends the demo, a row a source; it fits into 80 columns."""
+    shown = Table(
+        title=f"Backup set {evidence.set_id}: its sources are at most "
+        f"{evidence.skew_seconds:.1f} s apart",
+        caption=f"Verified in {', '.join(evidence.sources[0].levels)}. Times are Airflow's, from "
+        "the first task's start to the last one's end.",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+    )
+    shown.add_column("\nsource")
+    for header in ("dumped\nMiB", "stored\nMiB", "\nratio", "dump to\nupload"):
+        shown.add_column(header, justify="right")
+    shown.add_column("\nverified")
+    shown.add_column("restored\nin", justify="right")
+    shown.add_column("back,\nas seeded", justify="right")
+    for one in evidence.sources:
+        shown.add_row(
+            one.source,
+            f"{one.plain_size / _MIB:.1f}",
+            f"{one.stored_size / _MIB:.1f}",
+            f"{one.ratio:.1f}",
+            f"{one.to_upload:.1f} s",
+            ", ".join(one.levels.values()),
+            f"{one.to_restore:.1f} s",
+            f"{one.restored:,} {one.noun}",
+        )
     return shown
 
 

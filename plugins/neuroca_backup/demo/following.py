@@ -27,7 +27,7 @@ _SILENT = ("", "scheduled", "queued")
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run that succeeded, with its tasks by id."""
+    """A run that succeeded, with its tasks by `TaskRun.place`."""
 
     dag_id: str
     run_id: str
@@ -79,7 +79,7 @@ class Follower:
             failed = [task for task in tasks.values() if task.state == "failed"]
             for task in failed:
                 self._show_log(dag_id, run_id, task)
-            names = ", ".join(task.task_id for task in failed) or "no task"
+            names = ", ".join(task.label for task in failed) or "no task"
             raise ToolFailedError(
                 f"The run {run_id} of {dag_id} ended as {state}; failed: {names}",
                 remedy="Its log above says why; the whole of it is below .demo/airflow/logs.",
@@ -104,21 +104,21 @@ class Follower:
             for task in tasks:
                 self._show(dag_id, run_id, task)
             if state in {"success", "failed"}:
-                return state, {task.task_id: task for task in tasks}
+                return state, {task.place: task for task in tasks}
             time.sleep(_POLL_SECONDS)
 
     def _show(self, dag_id: str, run_id: str, task: TaskRun) -> None:
-        key, state = (run_id, task.task_id), f"{task.state}/{task.attempt}"
+        key, state = (run_id, task.place), f"{task.state}/{task.attempt}"
         if self._shown.get(key) == state or task.state in _SILENT:
             return
         self._shown[key] = state
         again = f", try {task.attempt}" if task.attempt > 1 else ""
         took = "" if task.seconds is None else f"  {task.seconds:.1f} s"
-        line = f"{dag_id}: {task.task_id:<20} {task.state}{again}{took}"
+        line = f"{dag_id}: {task.label:<28} {task.state}{again}{took}"
         self.screen.say(line, style=_STYLES.get(task.state, "dim"))
 
     def _show_log(self, dag_id: str, run_id: str, task: TaskRun) -> None:
         lines = self.api.log_lines(dag_id, run_id, task)[-_TAIL_LINES:]
-        self.screen.say(f"The log of {dag_id}.{task.task_id}, try {task.attempt}, ends:")
+        self.screen.say(f"The log of {dag_id}.{task.label}, try {task.attempt}, ends:")
         for line in lines:
             self.screen.console.print(f"    {line}", markup=False, highlight=False)

@@ -56,16 +56,17 @@ class Demo:
             with self.screen.step("Back up", log=self.place.task_logs):
                 follower.wait_for("backup_database")
                 backup = follower.run("backup_database", {})
-            with self.screen.step("Restore into a throwaway server", log=self.place.task_logs):
+            with self.screen.step("Restore into throwaway servers", log=self.place.task_logs):
                 follower.wait_for("restore")
-                restore = follower.run("restore", {"source": "postgres", "target": "sandbox"})
+                made = api.result(backup.dag_id, backup.run_id, "set")["set_id"]
+                restore = follower.run("restore", {"set_id": made, "target": "sandbox"})
             found = gather(
                 api,
                 self.place,
                 environment,
                 backup=backup,
                 restore=restore,
-                seeded=seeded["postgres"],
+                seeded=seeded,
             )
         self.screen.console.print(table(found))
         self._farewell()

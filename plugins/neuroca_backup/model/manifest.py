@@ -68,7 +68,11 @@ class Dump(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything about one backup. Written last, deleted first; no manifest, no backup."""
+    """Everything about one backup. Written last, deleted first; no manifest, no backup.
+
+    `before_restore` is the id of the restore before which the source was saved, "" for any other
+    backup. It may hold the very state that the restore is to mend, so only who names it gets it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,6 +85,7 @@ class Manifest(BaseModel):
     attempt: str
     kind: Literal["full", "incremental"] = "full"
     parent: str | None = None
+    before_restore: str = ""
     stages: tuple[str, ...]
     dump: Dump
     members: tuple[Member, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.observability import stats
 from typing_extensions import override
 
@@ -13,6 +13,7 @@ from neuroca_backup.errors import BackupError
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.model.identity import BackupRef, Component, is_source_name, set_id
 from neuroca_backup.model.tickets import Ticket
+from neuroca_backup.operators.backup_request import BackupRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,8 @@ class DumpOperator(SourceOperator):
 
     @override
     def run(self, runtime: Runtime, ref: BackupRef, context: Context) -> dict[str, Any]:
-        return runtime.backups.dump(ref).to_json()
+        request = BackupRequest.parse(context["params"])
+        return runtime.backups.dump(ref, backup_type=request.type).to_json()
 
 
 class CompressOperator(SourceOperator):
@@ -140,7 +142,8 @@ class StreamOperator(SourceOperator):
 
     @override
     def run(self, runtime: Runtime, ref: BackupRef, context: Context) -> dict[str, Any]:
-        return runtime.backups.stream(ref).to_json()
+        request = BackupRequest.parse(context["params"])
+        return runtime.backups.stream(ref, backup_type=request.type).to_json()
 
 
 class ReplicateOperator(SourceOperator):
@@ -178,6 +181,53 @@ class VerifyOperator(SourceOperator):
         }
         context["outlet_events"][self.asset].extra.update(result)
         return result
+
+
+class RecordSetOperator(BaseOperator):
+    """Record in every store which backups of this run belong together.
+
+    It runs whatever became of the sources, and fails unless every one of them has a verified
+    backup: its success never makes a failed run green.
+
+    Args:
+        component: The component that was backed up.
+        sources: Its sources; the task `<source>.verify` of each is asked for its result.
+    """
+
+    ui_color = "#1f4e79"
+    ui_fgcolor = "#ffffff"
+
+    def __init__(
+        self, *, component: Component | str, sources: Sequence[str], **kwargs: Any
+    ) -> None:
+        self.component = Component(component)
+        self.sources = tuple(sources)
+        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Record the set; return its id and how far apart its backups are, in seconds."""
+        with translated():
+            recorded = (
+                NeurocaHook()
+                .runtime.sets()
+                .record(run_set_id(context), self.component, self.sources)
+            )
+        unverified = [
+            source
+            for source in self.sources
+            if not context["ti"].xcom_pull(task_ids=f"{source}.verify")
+        ]
+        if unverified:
+            # A sound copy makes a set complete; a damaged one beside it must stay red.
+            raise AirflowFailException(
+                f"The set {recorded.set_id} is recorded, but the checks of {', '.join(unverified)} "
+                "failed: the log of each verify says why."
+            )
+        return {
+            "set_id": recorded.set_id,
+            "component": str(recorded.component),
+            "skew_seconds": recorded.skew_seconds,
+        }
 
 
 class ClearSpoolOperator(BaseOperator):

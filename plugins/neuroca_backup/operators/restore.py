@@ -15,22 +15,26 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 from typing_extensions import override
 
+from neuroca_backup.errors import PermanentError
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.model.tickets import FetchReport, RestorePlan
 from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_request import RestoreRequest
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions._internal.expandinput import MappedArgument
+    from airflow.sdk.definitions.xcom_arg import XComArg
 
     from neuroca_backup.engines import RestoreTarget
+    from neuroca_backup.model.identity import Component
     from neuroca_backup.runtime import Runtime
 
 # Who keeps a sandbox to look at has looked by then; it holds production data in clear.
 STALE_SANDBOX = timedelta(days=3)
-STEPS = ("preflight", "fetch", "load", "compare", "publish")
+STEPS = ("preflight", "fetch", "save", "load", "compare", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,43 +44,117 @@ class Bench:
     runtime: Runtime
     hook: NeurocaHook
     request: RestoreRequest
-    restore_id: str
 
     @classmethod
     def of(cls, context: Context) -> Bench:
         """Build it from the run's form."""
         hook = NeurocaHook()
         runtime = hook.runtime
-        return cls(
-            runtime=runtime,
-            hook=hook,
-            request=RestoreRequest.parse(dict(context["params"]), runtime.settings),
-            restore_id=restore_id(context),
+        request = RestoreRequest.parse(dict(context["params"]), runtime.settings)
+        return cls(runtime=runtime, hook=hook, request=request)
+
+    def target(self, plan: RestorePlan) -> RestoreTarget:
+        """The server to restore to, refused if it may not be."""
+        return self.request.resolve(
+            self.runtime.settings,
+            self.hook.connections,
+            self.runtime.spool.sandbox(plan.restore_id),
+            source=plan.source,
+            engine=plan.engine,
         )
 
-    @property
-    def sandbox_root(self) -> Path:
-        """Where this run's throwaway servers are."""
-        return self.runtime.spool.sandbox(self.restore_id)
 
-    @property
-    def target(self) -> RestoreTarget:
-        """The server to restore to, refused if it may not be."""
-        return self.request.resolve(self.runtime.settings, self.hook.connections, self.sandbox_root)
+def restore_id(context: Context, source: str) -> str:
+    """Return the id of one source's restore in this run, the same on every retry."""
+    return f"restore-{run_set_id(context)}-{source}"
 
 
-def restore_id(context: Context) -> str:
-    """Return the id of the run's restore, the same on every retry."""
-    return f"restore-{run_set_id(context)}"
+class PlanOperator(BaseOperator):
+    """Check the form and choose the backup, or those of a whole set.
 
+    Returns a list of orders, one a source, over which the group of the steps is mapped: its
+    `source`, its `plan`, and, where there is no plan, the `problem`. Of a set the other sources go
+    on without it.
+    """
 
-class RestoreOperator(BaseOperator):
-    """A step of the restore; subclasses say in `run` which call it is."""
-
+    ui_color = "#1f4e79"
     ui_fgcolor = "#ffffff"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the orders."""
+        with translated():
+            bench = Bench.of(context)
+            if bench.request.set_id is None:
+                source = bench.request.source
+                component = bench.runtime.component(source)
+                return [self._order(bench, context, source, component, bench.request.backup_id)]
+            return list(self._orders_of_set(bench, context, bench.request.set_id))
+
+    def _orders_of_set(
+        self, bench: Bench, context: Context, wanted: str
+    ) -> Iterator[dict[str, Any]]:
+        request, runtime = bench.request, bench.runtime
+        component = runtime.component(request.source)
+        found = runtime.set_to_restore(wanted, component=component)
+        request.require_confirmed(found.set_id)
+        self.log.info(
+            "The set %s of %s: %s", found.set_id, found.component, ", ".join(found.sources)
+        )
+        for source, member in found.members.items():
+            try:
+                yield self._order(bench, context, source, found.component, member.backup_id)
+            except PermanentError as error:
+                self.log.error("%s: %s", source, error)  # noqa: TRY400 - its own task raises it
+                yield {"source": source, "plan": None, "problem": str(error)}
+        for source in found.missing:
+            problem = f"The set {found.set_id} has no backup of {source}. Choose an older one."
+            self.log.error("%s", problem)
+            yield {"source": source, "plan": None, "problem": problem}
+
+    def _order(
+        self,
+        bench: Bench,
+        context: Context,
+        source: str,
+        component: Component,
+        backup_id: str | None,
+    ) -> dict[str, Any]:
+        plan = bench.runtime.restores.plan(
+            component=component,
+            source=source,
+            restore_id=restore_id(context, source),
+            backup_id=backup_id,
+            before=bench.request.before,
+            until=bench.request.until,
+            only=bench.request.only,
+            prefer=bench.request.prefer,
+        )
+        self.log.info("%s from %s", plan.backup_id, ", ".join(plan.stores))
+        return {"source": source, "plan": plan.to_json(), "problem": ""}
+
+
+class RestoreOperator(BaseOperator):
+    """A step of one source's restore; subclasses say in `run` which call it is.
+
+    Args:
+        order: What the task `plan` decided for this source.
+    """
+
+    template_fields: Sequence[str] = ("order",)
+    ui_fgcolor = "#ffffff"
+
+    def __init__(self, *, order: XComArg | MappedArgument | dict[str, Any], **kwargs: Any) -> None:
+        self.order = order
+        super().__init__(
+            **{
+                "doc_md": type(self).__doc__,
+                "map_index_template": "{{ task.order['source'] }}",
+                **kwargs,
+            }
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the service; return its report with how long it took, in seconds."""
@@ -91,37 +169,38 @@ class RestoreOperator(BaseOperator):
         """Do this step's one call."""
         raise NotImplementedError
 
-    def plan(self, context: Context) -> RestorePlan:
-        """Return what the task `plan` decided."""
-        report = context["ti"].xcom_pull(task_ids="plan")
-        if not report:
+    @property
+    def received(self) -> dict[str, Any]:
+        """What the task `plan` decided for this source."""
+        if not isinstance(self.order, dict):
             raise AirflowFailException("There is no plan: the task plan failed, see its log.")
-        return RestorePlan.from_json(report["plan"])
+        return self.order
+
+    @property
+    def plan(self) -> RestorePlan:
+        """What is restored; raises where it could not be planned."""
+        if self.received["plan"] is None:
+            raise AirflowFailException(self.received["problem"])
+        return RestorePlan.from_json(self.received["plan"])
+
+    def report(self, context: Context, step: str) -> dict[str, Any] | None:
+        """Return what a step of the same source has reported, or None if it has not succeeded."""
+        ti: Any = context["ti"]
+        found: dict[str, Any] | None = ti.xcom_pull(
+            task_ids=self.beside(step), map_indexes=ti.map_index
+        )
+        return found
+
+    def beside(self, step: str) -> str:
+        """Return the id of another step's task in the group of this one."""
+        return f"{self.task_id.rpartition('.')[0]}.{step}"
 
     def fetched(self, context: Context) -> FetchReport:
         """Return what the task `fetch` brought."""
-        report = context["ti"].xcom_pull(task_ids="fetch")
+        report = self.report(context, "fetch")
         if not report:
             raise AirflowFailException("Nothing was fetched: clear the task fetch.")
         return FetchReport.from_json(report["fetched"])
-
-
-class PlanOperator(RestoreOperator):
-    """Check the form and choose the backup."""
-
-    ui_color = "#1f4e79"
-
-    @override
-    def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        plan = bench.runtime.restores.plan(
-            component=bench.runtime.component(bench.request.source),
-            source=bench.request.source,
-            restore_id=bench.restore_id,
-            backup_id=bench.request.backup_id,
-            before=bench.request.before,
-            prefer=bench.request.prefer,
-        )
-        return {"plan": plan.to_json()}
 
 
 class SandboxOperator(RestoreOperator):
@@ -132,17 +211,30 @@ class SandboxOperator(RestoreOperator):
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
         from neuroca_backup import sandbox  # noqa: PLC0415 - only the task needs it
+        from neuroca_backup.services import targets  # noqa: PLC0415 - as above
 
         if bench.request.target != "sandbox":
             return {"notes": [f"No sandbox is needed: the target is {bench.request.target}"]}
-        spool = bench.runtime.spool
+        if self.received["plan"] is None:
+            return {"notes": ["No sandbox is needed: there is no plan"]}
+        if self._restored(context):
+            # Clearing one source of a set starts this task again for all of them.
+            return {"notes": ["No sandbox is needed: this source was restored already"]}
+        plan, spool = self.plan, bench.runtime.spool
         spool.require_free(0)  # creates it private, which the sandbox would not
-        for forgotten in spool.stale_sandboxes(older_than=STALE_SANDBOX):
-            self.log.warning("Stopping %s, which was kept and forgotten", forgotten.name)
-            sandbox.stop(forgotten)
-        kind = bench.request.sandbox_kind(bench.runtime.settings)
-        sandbox.start(bench.sandbox_root, [kind])
-        return {"notes": [f"A {kind} runs at {bench.target.endpoint.label}"]}
+        bench.runtime.restores.end_forgotten(older_than=STALE_SANDBOX)
+        kind = targets.sandbox_kind(plan.engine)
+        sandbox.start(spool.sandbox(plan.restore_id), [kind])
+        return {"notes": [f"A {kind} runs at {bench.target(plan).endpoint.label}"]}
+
+    def _restored(self, context: Context) -> bool:
+        """Return whether the restore of this source has come to its end, and is not repeated."""
+        ti: Any = context["ti"]
+        record = self.beside("record")
+        states: dict[str, dict[str, Any]] = ti.get_task_states(
+            dag_id=ti.dag_id, map_index=ti.map_index, task_ids=[record], run_ids=[ti.run_id]
+        )
+        return "success" in states.get(ti.run_id, {}).values()
 
 
 class PreflightOperator(RestoreOperator):
@@ -152,7 +244,7 @@ class PreflightOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        notes = bench.runtime.restores.preflight(self.plan(context), bench.target)
+        notes = bench.runtime.restores.preflight(self.plan, bench.target(self.plan))
         return {"notes": list(notes)}
 
 
@@ -163,8 +255,24 @@ class FetchOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        fetched = bench.runtime.restores.fetch(self.plan(context))
+        fetched = bench.runtime.restores.fetch(self.plan)
         return {"fetched": fetched.to_json()}
+
+
+class SaveOperator(RestoreOperator):
+    """Back up what a restore in place would overwrite, where the engine keeps no copy itself."""
+
+    ui_color = "#7a3b69"
+
+    @override
+    def run(self, bench: Bench, context: Context) -> dict[str, Any]:
+        notes = bench.runtime.safety.save(
+            self.plan,
+            bench.target(self.plan),
+            at=context["dag_run"].run_after,
+            wanted=bench.request.save_first,
+        )
+        return {"notes": list(notes)}
 
 
 class LoadOperator(RestoreOperator):
@@ -174,8 +282,8 @@ class LoadOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        plan, fetched = self.plan(context), self.fetched(context)
-        notes = bench.runtime.restores.load(plan, fetched, bench.target)
+        plan, fetched = self.plan, self.fetched(context)
+        notes = bench.runtime.restores.load(plan, fetched, bench.target(plan))
         return {"notes": list(notes)}
 
 
@@ -186,7 +294,7 @@ class CompareOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        notes = bench.runtime.restores.compare(self.plan(context), bench.target)
+        notes = bench.runtime.restores.compare(self.plan, bench.target(self.plan))
         return {"notes": list(notes)}
 
 
@@ -197,8 +305,8 @@ class PublishOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        plan, fetched = self.plan(context), self.fetched(context)
-        notes = bench.runtime.restores.publish(plan, fetched, bench.target)
+        plan, fetched = self.plan, self.fetched(context)
+        notes = bench.runtime.restores.publish(plan, fetched, bench.target(plan))
         return {"notes": list(notes)}
 
 
@@ -209,7 +317,7 @@ class RecordOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        plan = self.plan(context)
+        plan = self.plan
         reports = self._reports(context)
         failed = next((step for step in STEPS if step not in reports), None)
         bench.runtime.restores.record(
@@ -224,30 +332,29 @@ class RecordOperator(RestoreOperator):
         )
         if failed is not None:
             raise AirflowFailException(
-                f"The restore failed in {failed}, and has been recorded as failed; the log of "
-                f"{failed}, or of the first red task before it, says why."
+                f"The restore of {plan.source} failed in {failed}, and has been recorded as "
+                f"failed; the log of {failed}, or of the first red task before it, says why."
             )
         return {"backup_id": plan.backup_id}
 
-    @staticmethod
-    def _reports(context: Context) -> dict[str, dict[str, Any]]:
-        pulled = {step: context["ti"].xcom_pull(task_ids=step) for step in STEPS}
+    def _reports(self, context: Context) -> dict[str, dict[str, Any]]:
+        pulled = {step: self.report(context, step) for step in STEPS}
         return {step: report for step, report in pulled.items() if report}
 
 
-class CleanUpOperator(BaseOperator):
+class CleanUpOperator(RestoreOperator):
     """Leave nothing of this restore in the spool, and no sandbox unless it is to be kept."""
 
     ui_color = "#5f6368"
-    ui_fgcolor = "#ffffff"
 
-    def execute(self, context: Context) -> None:
+    @override
+    def execute(self, context: Context) -> dict[str, Any]:
         """Stop the sandbox, then clear the spool; the second also where the first fails."""
         from neuroca_backup import sandbox  # noqa: PLC0415 - only the task needs it
 
         with translated():
             runtime = NeurocaHook().runtime
-            restore = restore_id(context)
+            restore = restore_id(context, self.received["source"])
             root = runtime.spool.sandbox(restore)
             try:
                 if context["params"].get("keep_sandbox"):
@@ -256,6 +363,7 @@ class CleanUpOperator(BaseOperator):
                     sandbox.stop(root)
             finally:
                 runtime.restores.clear(restore)
+        return {}
 
 
 def _actor(context: Context) -> str:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 TARGETS = ("sandbox", "connection", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
+LATEST = "latest"
+
+# Fields that choose what is restored, and do not go together.
+_EITHER = (
+    ("backup_id", "before"),
+    ("before", "until"),
+    *(("set_id", other) for other in ("backup_id", "before", "until", "only")),
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +40,13 @@ class RestoreRequest:
     source: str
     backup_id: str | None = None
     before: datetime | None = None
+    until: datetime | None = None
+    only: tuple[str, ...] = ()
+    set_id: str | None = None
     target: str = "sandbox"
     target_connection: str | None = None
     confirm: str | None = None
+    save_first: bool = True
     prefer_store: str = "auto"
     keep_sandbox: bool = False
 
@@ -47,14 +59,18 @@ class RestoreRequest:
             TargetRefusedError: An in-place restore was not confirmed.
         """
         _refuse_unknown(params)
-        before = params.get("before")
+        texts = ("backup_id", "set_id", "target_connection", "confirm")
+        times = ("before", "until")
         request = cls(
             **{
                 **params,
-                "before": datetime.fromisoformat(before) if before else None,
-                "backup_id": params.get("backup_id") or None,
-                "target_connection": params.get("target_connection") or None,
-                "confirm": params.get("confirm") or None,
+                **{name: params.get(name) or None for name in texts},
+                **{
+                    name: datetime.fromisoformat(params[name]) if params.get(name) else None
+                    for name in times
+                },
+                # The form gives a line of its own for each; an empty one means nothing.
+                "only": tuple(part.strip() for part in params.get("only") or () if part.strip()),
             }
         )
         request.check(settings)
@@ -70,61 +86,90 @@ class RestoreRequest:
         _require_one_of("source", self.source, tuple(settings.sources))
         _require_one_of("target", self.target, TARGETS)
         _require_one_of("prefer_store", self.prefer_store, PREFERENCES)
-        if self.backup_id and self.before:
-            raise ConfigurationError(
-                "Both backup_id and before are given",
-                remedy="Give one of them, or neither for the newest verified backup.",
-            )
+        self._check_choice()
         if self.backup_id and not self.backup_id.endswith(f"-{self.source}"):
             raise ConfigurationError(
                 f"{self.backup_id} is not a backup of {self.source}",
                 remedy="Choose the source that the backup id ends in.",
                 value=self.backup_id,
             )
-        if self.before is not None and self.before.tzinfo is None:
-            raise ConfigurationError(
-                f"before: {self.before.isoformat()} has no time zone",
-                remedy="Write it with an offset, such as 2026-11-23T02:00:00Z.",
-            )
+        for field, time in (("before", self.before), ("until", self.until)):
+            if time is not None and time.tzinfo is None:
+                raise ConfigurationError(
+                    f"{field}: {time.isoformat()} has no time zone",
+                    remedy="Write it with an offset, such as 2026-11-23T02:00:00Z.",
+                )
         if (self.target == "connection") != (self.target_connection is not None):
             raise ConfigurationError(
                 f"target is {self.target!r} and target_connection is {self.target_connection!r}",
                 remedy="Give target_connection if, and only if, target is 'connection'.",
             )
-        if self.target == "in_place" and self.confirm != self.source:
+        if self.set_id is None:
+            self.require_confirmed(self.source)
+        elif self.set_id != LATEST:
+            self.require_confirmed(self.set_id)
+
+    def require_confirmed(self, what: str) -> None:
+        """Raise `TargetRefusedError` for a restore in place of `what` that was not confirmed."""
+        if self.target == "in_place" and self.confirm != what:
             raise TargetRefusedError(
-                f"Restoring {self.source} in place would replace the data of its running server, "
-                f"and confirm is {self.confirm!r}",
-                remedy=f"If that is what you want, set confirm to {self.source!r}.",
+                f"Restoring {what} in place would replace the data of running servers, and "
+                f"confirm is {self.confirm!r}",
+                remedy=f"If that is what you want, set confirm to {what!r}.",
+            )
+
+    def _check_choice(self) -> None:
+        """Refuse fields that would choose two different things."""
+        given = {
+            "backup_id": self.backup_id,
+            "before": self.before,
+            "until": self.until,
+            "only": self.only,
+            "set_id": self.set_id,
+        }
+        chosen = [name for name, value in given.items() if value]
+        for one, another in _EITHER:
+            if one in chosen and another in chosen:
+                raise ConfigurationError(
+                    f"Both {one} and {another} are given",
+                    remedy="Give one of them, or neither for the newest verified backup.",
+                )
+        if self.set_id is not None and self.target == "connection":
+            raise ConfigurationError(
+                "A set cannot be restored to one connection: its sources are several servers",
+                remedy="Restore them one by one, or choose another target.",
             )
 
     def resolve(
-        self, settings: Settings, connections: Connections, sandbox_root: Path
+        self,
+        settings: Settings,
+        connections: Connections,
+        sandbox_root: Path,
+        *,
+        source: str,
+        engine: str,
     ) -> RestoreTarget:
-        """Return the target, afresh in every task: no address or password goes through XCom.
+        """Return where `source` goes, afresh in every task: nothing of it goes through XCom.
+
+        `engine` is the one that made the backup.
 
         Raises:
+            ConfigurationError: In place of a source that backup.yaml does not have.
             TargetRefusedError: It is the server of a configured source, and not in place.
             NotFoundError: The sandbox is not running.
         """
-        source = settings.sources[self.source]
         if self.target == "in_place":
-            endpoint = targets.with_default_port(
-                connections.endpoint(source.connection), source.engine
-            )
-            return RestoreTarget(endpoint=endpoint, replace=True)
+            _require_one_of("source", source, tuple(settings.sources))
+            own = connections.endpoint(settings.sources[source].connection)
+            return RestoreTarget(endpoint=targets.with_default_port(own, engine), replace=True)
         if self.target == "connection":
             endpoint = connections.endpoint(str(self.target_connection))
         else:
-            endpoint = _sandbox_endpoint(sandbox_root, self.sandbox_kind(settings))
-        endpoint = targets.with_default_port(endpoint, source.engine)
+            endpoint = _sandbox_endpoint(sandbox_root, targets.sandbox_kind(engine))
+        endpoint = targets.with_default_port(endpoint, engine)
         for note in targets.refuse_production(endpoint, settings=settings, connections=connections):
             log.warning("%s", note)
         return RestoreTarget(endpoint=endpoint)
-
-    def sandbox_kind(self, settings: Settings) -> str:
-        """Return the kind of throwaway server that the source needs."""
-        return targets.sandbox_kind(settings.sources[self.source].engine)
 
 
 def _refuse_unknown(params: Mapping[str, Any]) -> None:

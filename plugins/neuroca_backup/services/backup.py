@@ -101,8 +101,14 @@ class Backups:
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
 
-    def dump(self, ref: BackupRef, *, backup_type: BackupType = BackupType.AUTO) -> Ticket:
-        """Dump the source into the spool.
+    def dump(
+        self,
+        ref: BackupRef,
+        *,
+        backup_type: BackupType = BackupType.AUTO,
+        before_restore: str = "",
+    ) -> Ticket:
+        """Dump the source into the spool; `before_restore` as in the manifest.
 
         Everything the later stages need (bucket, permissions, every recipient's key) is tried
         first, so that a long dump is not made for nothing. A backup that exists is not repeated.
@@ -131,6 +137,7 @@ class Backups:
                     dump=dump,
                     members=sink.members,
                     parent=parent.manifest.backup_id if parent else None,
+                    before_restore=before_restore,
                 )
 
             (folder, record), reason = self._continuing(subject, ref, backup_type, into_spool)
@@ -175,7 +182,13 @@ class Backups:
         self._spool.clear(ticket.backup_id)
         return _stored_ticket(ticket.ref, winner)
 
-    def stream(self, ref: BackupRef, *, backup_type: BackupType = BackupType.AUTO) -> Ticket:
+    def stream(
+        self,
+        ref: BackupRef,
+        *,
+        backup_type: BackupType = BackupType.AUTO,
+        before_restore: str = "",
+    ) -> Ticket:
         """Dump, compress, seal and upload in one pass; nothing in clear touches a disk."""
         if self._copies.stored(ref):
             return _stored_ticket(ref)
@@ -212,6 +225,7 @@ class Backups:
                     dump=_with_note(dump, reason),
                     members=members,
                     parent=parent,
+                    before_restore=before_restore,
                 )
                 self._primary.put(ref.keys_key(attempt), keys)
             except BaseException:
@@ -231,7 +245,12 @@ class Backups:
         self._spool.clear(ref.backup_id)
 
     def run(
-        self, ref: BackupRef, *, mode: str, backup_type: BackupType = BackupType.AUTO
+        self,
+        ref: BackupRef,
+        *,
+        mode: str,
+        backup_type: BackupType = BackupType.AUTO,
+        before_restore: str = "",
     ) -> Ticket:
         """Make and replicate a backup in this process, as the command does.
 
@@ -239,11 +258,11 @@ class Backups:
             TransientError: Another process is making this very backup through the same spool.
         """
         if mode == "streamed":
-            self.stream(ref, backup_type=backup_type)
+            self.stream(ref, backup_type=backup_type, before_restore=before_restore)
         else:
             with self._spool.held(ref.backup_id):
                 try:
-                    dumped = self.dump(ref, backup_type=backup_type)
+                    dumped = self.dump(ref, backup_type=backup_type, before_restore=before_restore)
                     self.upload(self.encrypt(self.compress(dumped)))
                 finally:
                     self.clear(ref)
@@ -350,6 +369,7 @@ class Backups:
             started=record.started_at,
             dump=record.dump,
             parent=record.parent,
+            before_restore=record.before_restore,
             members=tuple(
                 Member(name=member.name, plain=member.plain, stored=member.current)
                 for member in members
@@ -378,6 +398,7 @@ class Backups:
         dump: Dump,
         members: tuple[Member, ...],
         parent: str | None,
+        before_restore: str,
     ) -> SealedManifest:
         manifest = Manifest(
             backup_id=ref.backup_id,
@@ -388,6 +409,7 @@ class Backups:
             attempt=attempt,
             kind="incremental" if parent else "full",
             parent=parent,
+            before_restore=before_restore,
             stages=(ZstdStage.name, SealingStage.name),
             dump=dump,
             members=members,

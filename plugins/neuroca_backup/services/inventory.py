@@ -122,7 +122,8 @@ class Inventory:
         """Return the backup to restore: by id, or the newest verified one (before a time).
 
         A backup whose time lies in the future was made by a machine with a wrong clock: it would
-        stand before every later one, so it is chosen only where there is no other.
+        stand before every later one, so it is chosen only where there is no other. What was saved
+        before a restore is the state that somebody wanted to be rid of: never chosen unnamed.
 
         Raises:
             NotFoundError: There is none; says what was looked at and which stores did not answer.
@@ -137,7 +138,9 @@ class Inventory:
         ahead: Listed | None = None
         for found in self.newest_first(component, source):
             manifest = found.manifest
-            if manifest is None or (before is not None and manifest.started_at >= before):
+            if manifest is None or manifest.before_restore:
+                continue
+            if before is not None and manifest.started_at >= before:
                 continue
             seen += 1
             if found.verified and max(found.ref.time, manifest.started_at) > limit:

@@ -17,6 +17,7 @@ from neuroca_backup.errors import (
     TransientError,
 )
 from neuroca_backup.model import document
+from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Verification
@@ -156,6 +157,8 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
+            if component == SETS:
+                continue  # what says which backups belong together; no backup itself
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
@@ -233,7 +236,7 @@ class _Rebuild:
         listed = sum(name in stores for stores in self._known.values())
         if listed:
             problem = f"holds no backup, but the catalog lists {listed} there"
-        elif next(self._stores[name].list(), None) is not None:
+        elif any(not one.key.startswith(f"{SETS}/") for one in self._stores[name].list()):
             problem = "holds objects but no backup"
         else:
             return

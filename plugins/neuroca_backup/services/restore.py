@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -251,9 +251,20 @@ class Restores:
     def clear(self, restore_id: str) -> None:
         """Stop what an engine has started for this restore, and leave nothing in the spool."""
         try:
-            sandbox.stop(self._spool.work(restore_id))
+            self._end(self._spool.work(restore_id))
         finally:
             self._spool.clear(restore_id)
+
+    def end_forgotten(self, *, older_than: timedelta) -> None:
+        """Stop and remove what restores left running longer than `older_than` ago."""
+        for forgotten in self._spool.stale_sandboxes(older_than=older_than):
+            log.warning("Stopping %s, which was kept and forgotten", forgotten.name)
+            self._end(forgotten)
+
+    def _end(self, servers: Path) -> None:
+        """Stop the servers below a folder, then remove it, whoever made it."""
+        sandbox.stop(servers)
+        self._spool.remove(Folder(servers))
 
     def _order(self, prefer: str | None) -> dict[str, Store]:
         if prefer is None or prefer == "auto":

@@ -1,0 +1,173 @@
+"""One source's restore by the command: its steps, their output, and the server it goes to."""
+
+# ruff: noqa: PLC0415 - `--help` must not pay for what the commands need
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from neuroca_backup.cli import render
+from neuroca_backup.cli.reporting import line
+from neuroca_backup.cli.session import actor
+from neuroca_backup.model.identity import attempt_token, set_id
+
+if TYPE_CHECKING:
+    from neuroca_backup.engines import RestoreTarget
+    from neuroca_backup.model.tickets import FetchReport, RestorePlan
+    from neuroca_backup.runtime import Runtime
+    from neuroca_backup.services.safety import Safety
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for of one source."""
+
+    source: str
+    backup_id: str | None = None
+    before: datetime | None = None
+    until: datetime | None = None
+    only: tuple[str, ...] = ()
+    connection: str | None = None
+    in_place: bool = False
+
+
+@dataclass
+class Run:
+    """One source's restore; `seconds` and `notes` grow with its steps.
+
+    `safety` gives what saves a source before it is overwritten; it needs keys to seal with, which
+    no other step does, so it is asked for only then.
+    """
+
+    runtime: Runtime
+    safety: Callable[[], Safety]
+    restore_id: str = field(
+        default_factory=lambda: (
+            "restore-" + set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
+        )
+    )
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    step: str = ""
+
+    def plan(self, order: Order, *, prefer: str | None) -> RestorePlan:
+        """Choose the backup."""
+        from neuroca_backup.cli.choosing import component_of
+
+        with self._timed("plan"):
+            return self.runtime.restores.plan(
+                component=component_of(self.runtime, order.source, backup_id=order.backup_id),
+                source=order.source,
+                restore_id=self.restore_id,
+                backup_id=order.backup_id,
+                before=order.before,
+                until=order.until,
+                only=order.only,
+                prefer=prefer,
+            )
+
+    def restore(
+        self, plan: RestorePlan, target: RestoreTarget, *, label: str, dry_run: bool, save: bool
+    ) -> None:
+        """Do the steps and record how they ended; a dry run ends after the first."""
+        restores = self.runtime.restores
+        if dry_run:
+            self._noted("preflight", lambda: restores.preflight(plan, target))
+            render.say("Dry run: nothing was fetched, nothing was touched.")
+            return
+        fetched: FetchReport | None = None
+        restored = False
+        try:
+            self._noted("preflight", lambda: restores.preflight(plan, target))
+            with self._timed("fetch"):
+                fetched = report = restores.fetch(plan)
+            render.fetched(fetched)
+            if target.replace:
+                self._noted("save", lambda: self._save(plan, target, wanted=save))
+            self._noted("load", lambda: restores.load(plan, report, target))
+            self._noted("compare", lambda: restores.compare(plan, target))
+            self._noted("publish", lambda: restores.publish(plan, report, target))
+            restored = True
+        finally:
+            restores.record(
+                plan,
+                actor=actor(),
+                target=label,
+                started_at=self.started_at,
+                seconds=self.seconds,
+                fetched=fetched,
+                outcome="restored" if restored else f"failed in {self.step}",
+                notes=self.notes,
+            )
+        render.say(
+            f"Restored {plan.backup_id} to {label} in {sum(self.seconds.values()):.1f} s, "
+            "compared with what was backed up."
+        )
+
+    def _save(self, plan: RestorePlan, target: RestoreTarget, *, wanted: bool) -> Sequence[str]:
+        return self.safety().save(plan, target, at=self.started_at, wanted=wanted)
+
+    def _noted(self, step: str, work: Callable[[], Sequence[str]]) -> None:
+        with self._timed(step):
+            notes = work()
+        self.notes += notes
+        for note in notes:
+            render.note(note)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        self.step = step
+        begun = time.monotonic()
+        ended = "failed"
+        try:
+            yield
+            ended = "done"
+        finally:
+            self.seconds[step] = round(time.monotonic() - begun, 3)
+            render.step(step, ended, self.seconds[step])
+
+
+@contextmanager
+def target_of(
+    runtime: Runtime, order: Order, plan: RestorePlan
+) -> Iterator[tuple[RestoreTarget, str]]:
+    """Give the target and its name for the records; refuse a server that is backed up."""
+    from neuroca_backup.engines import RestoreTarget
+    from neuroca_backup.services import targets
+
+    if order.in_place:
+        own = targets.with_default_port(runtime.endpoint(order.source), plan.engine)
+        yield RestoreTarget(own, replace=True), f"{order.source} in place ({own.label})"
+        return
+    if order.connection is None:
+        with _sandbox(runtime, plan) as target:
+            yield target, f"sandbox ({target.endpoint.label})"
+        return
+    endpoint = targets.with_default_port(
+        runtime.connections.endpoint(order.connection), plan.engine
+    )
+    notes = targets.refuse_production(
+        endpoint, settings=runtime.settings, connections=runtime.connections
+    )
+    for note in notes:
+        line(f"warning: {note}")
+    yield RestoreTarget(endpoint), f"{order.connection} ({endpoint.label})"
+
+
+@contextmanager
+def _sandbox(runtime: Runtime, plan: RestorePlan) -> Iterator[RestoreTarget]:
+    from neuroca_backup import sandbox
+    from neuroca_backup.engines import RestoreTarget
+    from neuroca_backup.services import targets
+
+    runtime.spool.require_free(0)  # makes it private, which the sandbox would not
+    root = runtime.spool.sandbox(plan.restore_id)
+    with sandbox.running(targets.sandbox_kind(plan.engine), root) as endpoint:
+        render.say(f"A throwaway server runs at {endpoint.label}, its files are below {root}.")
+        yield RestoreTarget(endpoint)
