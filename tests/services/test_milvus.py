@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from neuroca_backup.cli.app import app
+from neuroca_backup.cli.reporting import ExitCode
 from neuroca_backup.engines import Restorable, RestoreTarget
 from neuroca_backup.engines.milvus import ENGINE, bulk
 from neuroca_backup.engines.milvus.database import MilvusDatabase
-from neuroca_backup.engines.milvus.session import Session
 from neuroca_backup.errors import (
     AccessDeniedError,
     ChainBrokenError,
@@ -35,9 +38,10 @@ from neuroca_backup.model.manifest import Manifest, Member
 from neuroca_backup.services.pipeline import SpoolSink
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder
-from neuroca_backup.vectors import parts, transfer
+from neuroca_backup.vectors import parts
 from neuroca_backup.vectors.model import Name
 from support.milvus import add_rows, client, create, drop_database, rows
+from support.wiring import connection
 
 
 @pytest.fixture
@@ -336,6 +340,10 @@ def test_another_dimension_is_refused_before_anything_is_touched(
         ENGINE.preflight(backup, RestoreTarget(target, replace=True))
     with client(target) as opened:
         assert opened.list_collections() == ["items"]
+        opened.rename_collection("items", "others")
+        opened.create_alias("others", "items")
+    with pytest.raises(TargetRefusedError, match="alias there, of others"):
+        ENGINE.preflight(backup, RestoreTarget(target, replace=True))
 
 
 def test_what_an_old_server_cannot_hold_is_refused_with_both_sides_named(
@@ -456,26 +464,47 @@ def test_wrong_words_are_refused_each_with_its_name(milvus: Endpoint, tmp_path: 
 
 
 def test_a_file_of_json_lines_carries_a_collection_to_another_store(
-    database: Endpoint, target: Endpoint, tmp_path: Path
+    database: Endpoint, target: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with client(database) as opened:
         create(opened, "items")
         add_rows(opened, "items", first=0, count=120)
-    file = tmp_path / "vectors.jsonl.gz"
-    with Session(database) as session:
-        found = transfer.export(MilvusDatabase(session, databases="all"), database, file, "all")
-    assert found == [transfer.Transferred("items", 120)]
-    wrong = tmp_path / "wrong.jsonl"
+    config = tmp_path / "backup.yaml"
+    settings = {
+        "schedule": {"database": "0 2 * * *"},
+        "storage": {
+            name: {"type": "local", "path": str(tmp_path / name)}
+            for name in ("primary", "secondary")
+        },
+        "retention": {"database": "30d"},
+        "encryption": {"key_management": "local", "local_key_file": str(tmp_path / "key")},
+        "pipeline": {"spool": str(tmp_path / "spool")},
+        "sources": {"vector": {"component": "database", "engine": "milvus", "connection": "store"}},
+    }
+    config.write_text(yaml.safe_dump({"backup": settings}))
+    for word, one in (("STORE", database), ("OTHER", target)):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{word}", connection(one, "milvus"))
+
+    def run(*words: str) -> tuple[int, str]:
+        ended = CliRunner().invoke(app, ["--config-path", str(config), *words])
+        return ended.exit_code, ended.output
+
+    file, wrong = tmp_path / "vectors.jsonl.gz", tmp_path / "wrong.jsonl"
+    assert run("vector-export", "--source", "vector", "--output", str(file)) == (
+        0,
+        f"items: 120 vectors written to {file}.\n",
+    )
     wrong.write_bytes(gzip.decompress(file.read_bytes())[:-20] + b"\n")
-    with Session(target) as session:
-        store = MilvusDatabase(session)
-        with pytest.raises(ConfigurationError, match=r"line 121 is not JSON"):
-            transfer.load(store, target, wrong, add=False)
-        with client(replace(target, database="")) as opened:
-            assert target.database not in opened.list_databases()
-        assert transfer.load(store, target, file, add=False) == found
-        with pytest.raises(TargetRefusedError, match="items"):
-            transfer.load(store, target, file, add=False)
+    code, said = run("vector-import", "--target-connection", "other", "--input", str(wrong))
+    assert code == ExitCode.USAGE
+    assert "line 121 is not JSON" in said
+    with client(replace(target, database="")) as opened:
+        assert target.database not in opened.list_databases()
+    words = ("vector-import", "--target-connection", "other", "--input", str(file))
+    assert run(*words) == (0, "items: 120 vectors imported.\n")
+    code, said = run(*words)
+    assert code == ExitCode.FAILED
+    assert "--add" in said
     assert list(map(plain, everything(target, "items"))) == list(
         map(plain, everything(database, "items"))
     )

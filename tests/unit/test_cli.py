@@ -176,6 +176,9 @@ def test_of_several_errors_damage_decides_and_a_passing_fault_comes_last() -> No
         ("backup", "postgres", "--mode", "fast"),
         ("show", "not-a-backup-id"),
         ("decrypt", BACKUP, "globals.sql"),
+        ("vector-import", "--input", "x.jsonl"),
+        ("vector-import", "--input", "x", "--source", "a", "--target-connection", "b"),
+        ("vector-export", "--source", "nobody", "--output", "x.jsonl"),
         ("list", "--limit", "0"),
         ("catalog", "status"),
         ("no-such-command",),
@@ -376,6 +379,7 @@ def test_help_imports_nothing_that_only_the_work_needs() -> None:
     code = (
         "import sys, neuroca_backup.cli.app as a\n"
         "heavy = {'pydantic', 'boto3', 'botocore', 'psycopg', 'rich', 'tink', 'airflow', 'yaml'}\n"
+        "heavy |= {'pyarrow', 'pymilvus', 'pymongo', 'redis', 'numpy'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
     printed = subprocess.run(

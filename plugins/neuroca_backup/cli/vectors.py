@@ -31,7 +31,7 @@ def vector_export(
         list[str] | None, typer.Option(help="Only this collection; may be repeated.")
     ] = None,
 ) -> None:
-    """Write a vector store's collections to a file, one JSON object a vector.
+    """Write a vector store to a file of JSON Lines.
 
     The file holds data in clear and is no backup: nothing encrypts or verifies
     it. On any error there is no file.

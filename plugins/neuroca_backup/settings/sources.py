@@ -39,6 +39,9 @@ def default_sources() -> dict[str, SourceSettings]:
     """Return NCA's own databases."""
     kinds = {
         "postgres": ("postgresql", "neuroca_postgres"),
+        "mongodb": ("mongodb", "neuroca_mongodb"),
+        "redis": ("redis_rdb", "neuroca_redis"),
+        "vector": ("milvus", "neuroca_milvus"),
     }
     return {
         name: SourceSettings(component=Component.DATABASE, engine=engine, connection=connection)

@@ -16,6 +16,7 @@ from neuroca_backup.errors import (
     IncompatibleVersionError,
     NotFoundError,
     PermanentError,
+    TargetRefusedError,
     TransientError,
     UnreachableError,
 )
@@ -226,7 +227,7 @@ class MilvusDatabase:
             )
         aliases = self._aliases(at) if self._database_exists(at) else {}
         if at.collection in aliases:
-            raise IncompatibleVersionError(
+            raise TargetRefusedError(
                 f"{at.label} is an alias there, of {aliases[at.collection]}",
                 remedy="Drop that alias, or restore elsewhere.",
                 alias=at.label,

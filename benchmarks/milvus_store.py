@@ -1,6 +1,6 @@
 """How fast is Milvus dumped and restored, beside a bare loop of queries in the same run?
 
-    python benchmarks/milvus.py 30000 100000
+    python benchmarks/milvus_store.py 30000 100000
 
 starts a Milvus of its own, and for each number of rows (768 dimensions, text, JSON) fills a
 collection and prints one JSON object a line: seconds of a bare query loop, of a dump, a check, a
