@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -319,6 +320,16 @@ def test_a_source_whose_connection_is_lost_is_named_and_does_not_forbid_other_se
         refuse_production(
             with_default_port(target, "postgresql"), settings=load(config), connections=same
         )
+
+
+def test_a_data_directory_is_nobody_s_server(config: Path) -> None:
+    directory = Endpoint(kind="generic", extra={"data_directory": "/srv/restored"})
+    local = FileConnections(environ={"AIRFLOW_CONN_NEUROCA_POSTGRES": "postgres://u:p@localhost/"})
+    settings = load(config)
+    target = with_default_port(directory, "postgresql_physical")
+    assert refuse_production(target, settings=settings, connections=local) == []
+    with pytest.raises(TargetRefusedError):
+        refuse_production(replace(target, host="localhost"), settings=settings, connections=local)
 
 
 def test_without_a_terminal_nobody_is_asked_for_a_passphrase(tmp_path: Path) -> None:

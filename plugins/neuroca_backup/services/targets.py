@@ -41,6 +41,8 @@ def refuse_production(
     Raises:
         TargetRefusedError: `endpoint` is the server of a configured source.
     """
+    if not endpoint.host and "data_directory" in endpoint.extra:
+        return []  # a directory of this machine, of which the engine sees whether it is in use
     notes = []
     for name, source in settings.sources.items():
         try:
