@@ -465,8 +465,8 @@ def test_all_databases_are_backed_up_but_not_an_unused_maintenance_one(
         ref = back_up(everything)
     plan = plan_of(everything, ref)
     fetched = everything.restores.fetch(plan)
-    root = everything.settings.pipeline.spool / plan.restore_id / fetched.place / "files"
-    found = {path.name for path in (root / "databases").iterdir()}
+    place = everything.settings.pipeline.spool / plan.restore_id / fetched.place
+    found = {path.name for path in (place / "files" / ref.backup_id / "databases").iterdir()}
     assert {source.database, f"{source.database}_second"} <= found
     assert "postgres" not in found
     everything.restores.clear(plan.restore_id)

@@ -104,7 +104,7 @@ def restore(  # noqa: PLR0913 - one argument an option
         bool, typer.Option("--wait/--no-wait", help="Keep the sandbox until Enter is pressed.")
     ] = True,
 ) -> None:
-    """Restore SOURCE, or a set: to a server, a sandbox, or in place.
+    """Restore SOURCE or a set, to a server, sandbox or in place.
 
     Every byte is checked before the target is touched, and what was loaded is compared with what
     was backed up before it takes its final place. Of a set, a source that fails does not stop the
