@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dags.stand import REPOSITORY, YAML, Airflow, airflow_environment
+from dags.stand import ONE_SOURCE, REPOSITORY, YAML, Airflow, airflow_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,9 +31,9 @@ if "airflow" not in sys.modules:
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Write a backup.yaml and make it the one that DAG files read; return its path."""
 
-    def write(text: str | None = None, *, mode: str = "staged", extra: str = "") -> Path:
+    def write(text: str | None = None, *, mode: str = "staged", sources: str = ONE_SOURCE) -> Path:
         path = tmp_path / "backup.yaml"
-        path.write_text(text or YAML.format(root=tmp_path, mode=mode, extra=extra))
+        path.write_text(text or YAML.format(root=tmp_path, mode=mode, sources=sources))
         monkeypatch.setenv("NEUROCA_BACKUP_CONFIG", str(path))
         return path
 

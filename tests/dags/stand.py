@@ -30,7 +30,11 @@ backup:
   pipeline:
     mode: {mode}
     spool: {root}/spool
-{extra}"""
+{sources}"""
+ONE_SOURCE = """\
+  sources:
+    postgres: {component: database, engine: postgresql, connection: neuroca_postgres}
+"""
 
 
 def airflow_environment(home: Path, *, dags: Path = REPOSITORY / "dags") -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dags.stand import REPOSITORY, YAML, airflow_environment
+from dags.stand import ONE_SOURCE, REPOSITORY, YAML, airflow_environment
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.operators.backup_request import BACKUP_TYPES, BackupRequest
 from neuroca_backup.services.backup import BackupType
@@ -69,10 +69,24 @@ def test_a_streamed_source_has_no_spool(
     assert edges(dag) == line(*stages, "set")
 
 
+def test_by_default_all_four_databases_are_backed_up_side_by_side(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure(sources="")
+
+    dag = parsed()["backup_database"]
+
+    sources = ("postgres", "mongodb", "redis", "vector")
+    recording: Any = dag.get_task("set")
+    assert recording.sources == sources
+    assert recording.upstream_task_ids == {f"{source}.verify" for source in sources}
+    assert not any(dag.get_task(f"{source}.dump").upstream_task_ids for source in sources)
+
+
 def test_the_set_is_recorded_last_whatever_became_of_the_sources(
     configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
 ) -> None:
-    configure(extra=TWO_SOURCES)
+    configure(sources=TWO_SOURCES)
 
     dag = parsed()["backup_database"]
 
@@ -148,7 +162,7 @@ def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_
 def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_has_no_dag(
     tmp_path: Path, configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
 ) -> None:
-    text = YAML.format(root=tmp_path, mode="staged", extra="")
+    text = YAML.format(root=tmp_path, mode="staged", sources=ONE_SOURCE)
     configure(text.replace('    database: "0 2 * * *"\n', '    logs: "0 2 * * *"\n'))
 
     dags = parsed()

@@ -57,7 +57,7 @@ def test_the_report_says_what_runs_when(tmp_path: Path) -> None:
     assert database.next_runs == tuple(NOW + timedelta(days=days) for days in (1, 2, 3))
     assert database.retention == timedelta(days=30)
     assert database.rpo == timedelta(hours=24)
-    assert database.sources == ("postgres",)
+    assert database.sources == ("postgres", "mongodb", "redis", "vector")
     weights = plan[Component.MODEL_WEIGHTS]
     assert [run.isoformat() for run in weights.next_runs] == [
         "2026-11-22T04:00:00+00:00",
