@@ -21,7 +21,8 @@ from bson import json_util
 
 from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
-from neuroca_backup.engines.mongodb import ENGINE
+from neuroca_backup.engines.mongodb import ENGINE, chain
+from neuroca_backup.engines.mongodb.journal import Journal
 from neuroca_backup.errors import (
     AccessDeniedError,
     ChainBrokenError,
@@ -394,6 +395,29 @@ ENGINE.load(backup, RestoreTarget(endpoint))
     bring_back(restorable([made]), mongodb_twin)
     assert target[NAME].list_collection_names() == ["items"]
     assert target[NAME]["items"].count_documents({}) == 10_000
+
+
+def test_a_batch_of_a_killed_load_that_arrives_late_is_dropped(
+    mongodb: Endpoint,
+    mongodb_twin: Endpoint,
+    source: Client,
+    target: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source[NAME]["items"].insert_many({"_id": n} for n in range(100))
+    made = take(mongodb, tmp_path / "full", databases=[NAME])
+    begin = Journal.begin
+
+    def and_then_a_batch_arrives(journal: Journal) -> None:
+        begin(journal)
+        wanted = chain.resolve(restorable([made]))
+        for one in wanted.stored.values():
+            target[one.database][wanted.staging(one)].insert_one({"_id": "late"})
+
+    monkeypatch.setattr(Journal, "begin", and_then_a_batch_arrives)
+    bring_back(restorable([made]), mongodb_twin)
+    assert target[NAME]["items"].count_documents({}) == 100
 
 
 def during(action: Callable[[], None], *, member: str) -> type[SpoolSink]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
 from pymongo.write_concern import WriteConcern
 
 from neuroca_backup.engines import Restorable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _WORKERS = 2  # more do not help: the server's side is the slower one
 _INSERT_BYTES = 8 * 1024 * 1024
+_LATE_BATCHES = _WORKERS  # one connection each
+_EXISTS = 48
 _APPLY_OPERATIONS = 500
 _APPLY_BYTES = 8 * 1024 * 1024
 # The server replaces an empty timestamp at the top of a new document by its own time:
@@ -40,9 +43,20 @@ def create(client: Client, wanted: Wanted) -> None:
     """Create every staged collection, empty, as its original was at the end.
 
     What expires documents by itself is left out until they have been compared; see publish.py.
+
+    The last batch of an earlier load whose process was killed may still be under way in the
+    server, which creates the collection anew for it; such a one is dropped once more.
     """
     for one in wanted.stored.values():
-        make(client, one, wanted.staging(one))
+        name = wanted.staging(one)
+        for late in range(_LATE_BATCHES, -1, -1):
+            try:
+                make(client, one, name)
+                break
+            except OperationFailure as error:
+                if error.code != _EXISTS or not late:
+                    raise
+                client[one.database].drop_collection(name)
 
 
 def make(client: Client, definition: Definition, name: str) -> None:
