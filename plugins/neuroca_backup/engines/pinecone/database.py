@@ -143,6 +143,8 @@ class PineconeDatabase:
         if held:
             yield columns.from_rows(collection, held)
         self._exported[at, partition] = exported + len(held)
+        # What was counted before says nothing of what was deleted meanwhile.
+        self._session.forget_counts(at)
 
     def refuse(self, collection: Collection, at: Name) -> None:
         """Refuse an index that takes other vectors, or holds what this backup does not."""

@@ -104,6 +104,10 @@ class Session:
             self._counted[at] = asked, known
         return known
 
+    def forget_counts(self, at: Name) -> None:
+        """Have the next count asked for anew, whatever little time has passed."""
+        self._counted.pop(at, None)
+
     def namespaces(self, at: Name) -> list[str]:
         """Return the names of all namespaces, sorted."""
         index = self.index(at)
