@@ -17,6 +17,7 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.services.backup import Backups, BackupType, Subject
+from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
@@ -124,6 +125,10 @@ class Runtime:
             self.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
+
+    def quiesce(self, component: Component) -> Quiesce:
+        """Return what stops and starts the services that use the data of `component`."""
+        return Quiesce(self.settings.services.get(component, ()))
 
     def sets(self) -> Sets:
         """Return the backup sets; afresh, for it remembers which stores did not answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import boto3
+import psycopg
 import pytest
 import yaml
 
@@ -160,6 +162,98 @@ def test_a_restore_in_place_keeps_what_it_replaces(empty_target: Stand, backup_i
     assert empty_target.rows(empty_target.source) == 200
     assert f"{empty_target.database} is kept as {empty_target.database}_before_" in printed
     empty_target.write_rows(100)
+
+
+# A service that runs while its file is there, and can be made one that does not stop.
+SERVICE = """#!/bin/sh
+cd "$(dirname "$0")"; echo "$1" >> calls
+case "$1" in
+  status) [ -e running ] || exit 3 ;;
+  stop) [ -e stuck ] || rm running ;;
+  start) touch running ;;
+esac
+"""
+
+
+@pytest.fixture
+def serviced(empty_target: Stand) -> Iterator[tuple[Stand, Path]]:
+    """The stand with a running service over its database, and the service's folder."""
+    folder, settings = empty_target.folder / "api", empty_target.folder / "backup.yaml"
+    folder.mkdir()
+    program = folder / "api"
+    program.write_text(SERVICE)
+    program.chmod(0o700)
+    (folder / "running").touch()
+    plain = settings.read_text()
+    document = yaml.safe_load(plain)
+    words = {word: [str(program), word] for word in ("status", "stop", "start")}
+    document["backup"]["services"] = {"database": [{"command": "api", "timeout": "1m", **words}]}
+    settings.write_text(yaml.safe_dump(document))
+    try:
+        yield empty_target, folder
+    finally:
+        settings.write_text(plain)
+        shutil.rmtree(folder)
+
+
+def test_services_are_stopped_for_a_restore_in_place_and_started_again(
+    serviced: tuple[Stand, Path], backup_id: str
+) -> None:
+    bench, service = serviced
+    rehearsed = bench.done(
+        "restore", "postgres", "--in-place", "--confirm", "postgres", "--dry-run"
+    )
+    assert "The service api is running" in rehearsed
+    assert set((service / "calls").read_text().split()) == {"status"}
+
+    printed = bench.done("restore", "postgres", "--in-place", "--confirm", "postgres")
+    bench.write_rows(100)
+
+    assert "api is stopped; it was running" in printed
+    assert "api is running again" in printed
+    assert (service / "running").exists()
+    calls = (service / "calls").read_text().split()
+    assert [word for word in calls if word != "status"] == ["stop", "start"]
+    assert printed.index("fetch      done") < printed.index("stop       done")
+    assert printed.index("stop       done") < printed.index("load       done")
+
+
+def test_a_restore_that_fails_starts_its_services_again(
+    serviced: tuple[Stand, Path], backup_id: str
+) -> None:
+    bench, service = serviced
+    # The source answers at first, but nothing may be created on it.
+    bench.execute(bench.source, "ALTER SYSTEM SET default_transaction_read_only = on")
+    bench.execute(bench.source, "SELECT pg_reload_conf()")
+    try:
+        failed = bench.run("restore", "postgres", "--in-place", "--confirm", "postgres")
+    finally:
+        with psycopg.connect(
+            host=bench.source.host,
+            port=bench.source.port,
+            user=bench.source.user,
+            password=bench.source.password,
+            dbname=bench.source.database,
+            autocommit=True,
+            options="-c default_transaction_read_only=off",
+        ) as connection:
+            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+    assert failed.returncode == 1, failed.stderr
+    assert bench.rows(bench.source) == 300
+    assert (service / "running").exists()
+
+
+def test_a_service_that_cannot_be_told_stops_the_restore_before_anything_is_touched(
+    serviced: tuple[Stand, Path], backup_id: str
+) -> None:
+    bench, service = serviced
+    (service / "api").write_text("#!/bin/sh\nexit 4\n")
+    failed = bench.run("restore", "postgres", "--in-place", "--confirm", "postgres")
+    assert failed.returncode == 1
+    assert "Nobody can tell whether api runs" in failed.stderr
+    assert "fetch" not in failed.stdout
+    assert bench.rows(bench.source) == 300
 
 
 def test_every_run_is_a_set_that_is_listed_and_restored_as_a_whole(

@@ -13,7 +13,7 @@ import typer
 from neuroca_backup.cli import render
 from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
 from neuroca_backup.cli.reporting import report, worst
-from neuroca_backup.cli.restore_run import Order, Run, target_of
+from neuroca_backup.cli.restore_run import Order, Run, StandDown, target_of
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import BackupError, ConfigurationError, NotFoundError
 from neuroca_backup.model.identity import Component
@@ -136,8 +136,10 @@ def restore(  # noqa: PLR0913 - one argument an option
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
     # A recovery key may be what opens backups; what is saved is sealed for every recipient.
     saver = session.runtime(Keys.SEAL) if in_place and save else runtime
-    way = _Way(runtime, saver, prefer=store, dry_run=dry_run, save=save)
+    stand_down = StandDown(runtime)
+    way = _Way(runtime, saver, stand_down, prefer=store, dry_run=dry_run, save=save)
     with ExitStack() as servers:
+        servers.callback(stand_down.resume)
         if whole_set is None:
             kept = [way.restore(order, servers)]
         else:
@@ -156,6 +158,7 @@ class _Way:
 
     runtime: Runtime
     saver: Runtime
+    stand_down: StandDown
     prefer: StoreName | None
     dry_run: bool
     save: bool
@@ -165,7 +168,7 @@ class _Way:
 
     def restore(self, order: Order, servers: ExitStack) -> RestoreTarget:
         """Restore one source; a throwaway server for it lives as long as `servers`."""
-        run = Run(self.runtime, safety=lambda: self.saver.safety)
+        run = Run(self.runtime, lambda: self.saver.safety, self.stand_down)
         try:
             plan = run.plan(order, prefer=self.prefer)
             render.plan(plan)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import actor
-from neuroca_backup.model.identity import attempt_token, set_id
+from neuroca_backup.model.identity import Component, attempt_token, set_id
 
 if TYPE_CHECKING:
     from neuroca_backup.engines import RestoreTarget
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.runtime import Runtime
+    from neuroca_backup.services.quiesce import Quiesce
     from neuroca_backup.services.safety import Safety
 
 
@@ -37,15 +38,45 @@ class Order:
 
 
 @dataclass
+class StandDown:
+    """The services that use what is restored in place: stopped once, whatever is restored then."""
+
+    runtime: Runtime
+    quiesce: Quiesce | None = None
+    before: dict[str, str] = field(default_factory=dict)
+
+    def look(self, component: str) -> Sequence[str]:
+        """Return a note on each one's state; raise where it cannot be told."""
+        states = self.runtime.quiesce(Component(component)).look()
+        return [f"The service {name} is {state}" for name, state in states.items()]
+
+    def stop(self, component: str) -> Sequence[str]:
+        """Stop what runs, at the first call; return notes."""
+        if self.quiesce is not None:
+            return ()
+        quiesce = self.runtime.quiesce(Component(component))
+        self.before = quiesce.look()
+        self.quiesce = quiesce
+        return quiesce.stop(self.before)
+
+    def resume(self) -> None:
+        """Start again what ran before, if anything was stopped."""
+        if self.quiesce is not None:
+            for note in self.quiesce.resume(self.before):
+                render.note(note)
+
+
+@dataclass
 class Run:
     """One source's restore; `seconds` and `notes` grow with its steps.
 
     `safety` gives what saves a source before it is overwritten; it needs keys to seal with, which
-    no other step does, so it is asked for only then.
+    no other step does, so it is asked for only then. `stand_down` stops services.
     """
 
     runtime: Runtime
     safety: Callable[[], Safety]
+    stand_down: StandDown
     restore_id: str = field(
         default_factory=lambda: (
             "restore-" + set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
@@ -78,17 +109,18 @@ class Run:
         """Do the steps and record how they ended; a dry run ends after the first."""
         restores = self.runtime.restores
         if dry_run:
-            self._noted("preflight", lambda: restores.preflight(plan, target))
+            self._noted("preflight", lambda: self._preflight(plan, target))
             render.say("Dry run: nothing was fetched, nothing was touched.")
             return
         fetched: FetchReport | None = None
         restored = False
         try:
-            self._noted("preflight", lambda: restores.preflight(plan, target))
+            self._noted("preflight", lambda: self._preflight(plan, target))
             with self._timed("fetch"):
                 fetched = report = restores.fetch(plan)
             render.fetched(fetched)
             if target.replace:
+                self._noted("stop", lambda: self.stand_down.stop(plan.component))
                 self._noted("save", lambda: self._save(plan, target, wanted=save))
             self._noted("load", lambda: restores.load(plan, report, target))
             self._noted("compare", lambda: restores.compare(plan, target))
@@ -109,6 +141,10 @@ class Run:
             f"Restored {plan.backup_id} to {label} in {sum(self.seconds.values()):.1f} s, "
             "compared with what was backed up."
         )
+
+    def _preflight(self, plan: RestorePlan, target: RestoreTarget) -> Sequence[str]:
+        notes = tuple(self.runtime.restores.preflight(plan, target))
+        return (*notes, *self.stand_down.look(plan.component)) if target.replace else notes
 
     def _save(self, plan: RestorePlan, target: RestoreTarget, *, wanted: bool) -> Sequence[str]:
         return self.safety().save(plan, target, at=self.started_at, wanted=wanted)

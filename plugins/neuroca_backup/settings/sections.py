@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component
+from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -230,6 +231,7 @@ class Settings(Strict):
     compression: CompressionSettings = CompressionSettings()
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
+    services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
     @classmethod
