@@ -17,7 +17,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
-from neuroca_backup.services import parts
+from neuroca_backup.services import parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.restore import Restores
@@ -165,7 +165,7 @@ class Runtime:
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the production endpoint of the source `name`."""
-        return self.connections.endpoint(self.source(name).connection)
+        return targets.own(name, self.source(name), connections=self.connections)
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """Return what is backed up for the source `name`: itself, or every part it has now.
@@ -210,6 +210,7 @@ class Runtime:
             retention=self.settings.retention.of(source.component),
             full_every=source.full_every,
             part=part,
+            classification=source.classification,
         )
 
     def ref(self, set_id: str, source: str) -> BackupRef:
