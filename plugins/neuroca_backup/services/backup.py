@@ -21,7 +21,13 @@ from neuroca_backup.errors import ChainBrokenError, DamagedError, KeyUnavailable
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.model.identity import BackupRef, Classification, Component, attempt_token
+from neuroca_backup.model.identity import (
+    BackupRef,
+    Classification,
+    Component,
+    attempt_token,
+    is_part_of,
+)
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import chains, pipeline, unchanged
@@ -258,6 +264,14 @@ class Backups:
     def clear(self, ref: BackupRef) -> None:
         """Leave nothing of this backup in the spool."""
         self._spool.clear(ref.backup_id)
+
+    def clear_all(self, set_id: str, component: Component, source: str) -> None:
+        """Leave nothing in the spool of what the run `set_id` made of `source` and its parts."""
+        whole = BackupRef.of(set_id, component, source)
+        self._spool.clear(whole.backup_id)
+        for backup_id in self._spool.backups():
+            if is_part_of(backup_id, whole.backup_id):
+                self._spool.clear(backup_id)
 
     def run(
         self,

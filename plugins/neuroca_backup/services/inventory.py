@@ -18,7 +18,7 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.keyring.keys_document import KeysDocument
 from neuroca_backup.model import document
-from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.identity import BackupRef, Component, is_part_of
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Checked, Verification
 from neuroca_backup.stores import Store
@@ -182,6 +182,13 @@ class Inventory:
                 return found
         if ahead is not None:
             return ahead
+        parts = sorted(one for one in self._folders(component.value) if is_part_of(one, source))
+        if parts and not seen:
+            raise NotFoundError(
+                f"{source} is many things, and each of them is backed up by itself",
+                remedy=f"Name one of: {', '.join(parts)}; or restore a backup set.",
+                value=source,
+            )
         when = f" from before {before.isoformat()}" if before else ""
         raise self._none(
             f"no verified backup of {source}{when} ({seen} unverified)", self.unreachable.values()

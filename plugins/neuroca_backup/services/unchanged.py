@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from neuroca_backup.errors import BackupError, ChainBrokenError, TransientError
 from neuroca_backup.model import document
-from neuroca_backup.model.identity import BackupRef
+from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.status import Checked
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import chains
@@ -53,6 +53,20 @@ def check(
         size=found.manifest.stored_size,
         checked_at=now.isoformat(),
     )
+
+
+def backed_up(
+    stores: Mapping[str, Store], component: Component, source: str, *, fingerprint: str
+) -> bool:
+    """Return whether the newest verified backup of `source` holds what has this fingerprint.
+
+    Raises:
+        StoreUnavailableError: No store answers.
+    """
+    for found in Inventory(stores).newest_first(component, source):
+        if found.verified and found.manifest is not None and not found.manifest.before_restore:
+            return bool(found.manifest.dump.facts.get("fingerprint") == fingerprint)
+    return False
 
 
 def newest(
