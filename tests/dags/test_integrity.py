@@ -78,7 +78,7 @@ def test_by_default_all_four_databases_are_backed_up_side_by_side(
 
     sources = ("postgres", "mongodb", "redis", "vector")
     recording: Any = dag.get_task("set")
-    assert recording.sources == sources
+    assert tuple(tasks.source for tasks in recording.sources) == sources
     assert recording.upstream_task_ids == {f"{source}.verify" for source in sources}
     assert not any(dag.get_task(f"{source}.dump").upstream_task_ids for source in sources)
 
@@ -93,7 +93,7 @@ def test_the_set_is_recorded_last_whatever_became_of_the_sources(
     recording: Any = dag.get_task("set")
     assert recording.upstream_task_ids == {"postgres.verify", "memory.verify"}
     assert recording.trigger_rule == "all_done"
-    assert recording.sources == ("postgres", "memory")
+    assert [tasks.source for tasks in recording.sources] == ["postgres", "memory"]
     assert not recording.is_teardown, "a teardown's failure would not count"
 
 

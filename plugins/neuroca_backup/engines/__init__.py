@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
+from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +16,10 @@ from neuroca_backup import registry
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
+
+# The sandbox of engines whose sources are files of this machine: their endpoints have the kind
+# `files`, their sources no connection, and they restore to a directory.
+DIRECTORY = "directory"
 
 
 class Sink(Protocol):
@@ -175,6 +179,34 @@ class Engine(Protocol):
 
         A repeat changes nothing more and returns no notes.
         """
+        ...
+
+
+@runtime_checkable
+class Fingerprinting(Protocol):
+    """An engine that can say cheaply whether its source is still what the last backup holds.
+
+    Its `dump` puts the fingerprint of what it has dumped into `facts["fingerprint"]`.
+    """
+
+    def fingerprint(self, endpoint: Endpoint, options: Mapping[str, Any]) -> str:
+        """Return the SHA-256 (hex) over what a backup would hold: contents and metadata, no times.
+
+        Raises what `dump` raises where the source cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Dividing(Protocol):
+    """An engine whose source is many things, each backed up and restored by itself."""
+
+    def parts(self, endpoint: Endpoint, options: Mapping[str, Any]) -> Sequence[str]:
+        """Return the true names of all things that the source has now, in a stable order."""
+        ...
+
+    def part(self, options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """Return the options with which the thing called `name` alone is dumped."""
         ...
 
 

@@ -23,7 +23,13 @@ from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import holds, read_keys, read_manifest, read_verification
+from neuroca_backup.services.inventory import (
+    holds,
+    read_checked,
+    read_keys,
+    read_manifest,
+    read_verification,
+)
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -172,6 +178,10 @@ class _Copy:
             read_verification(self._store, self._ref)
         except DamagedError as error:
             self._found(self._ref.verification_key, error)
+        try:
+            read_checked(self._store, self._ref)
+        except DamagedError as error:
+            self._found(self._ref.checked_key, error)
         keys: KeysDocument | None = None
         try:
             keys = read_keys(self._store, manifest)

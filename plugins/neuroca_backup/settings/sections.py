@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
@@ -26,6 +26,7 @@ from neuroca_backup.settings.values import (
     Cron,
     Duration,
     KeyArn,
+    Seconds,
     SourceName,
     kms_region,
     refused,
@@ -203,6 +204,18 @@ class CompressionSettings(Strict):
     threads: int = Field(default=2, ge=0, le=64, strict=True)
 
 
+class WatchSettings(Strict):
+    """How the configuration is watched, so that a change of it starts its backup.
+
+    It is looked at `every` so many seconds, and backed up once it has stayed the same for `settle`
+    seconds. Watching reads the files where Airflow's triggerer runs.
+    """
+
+    enabled: bool = Field(default=True, strict=True)
+    every: Seconds = 10.0
+    settle: Seconds = 10.0
+
+
 class CatalogSettings(Strict):
     """The connection of the PostgreSQL database that holds the catalog."""
 
@@ -229,6 +242,7 @@ class Settings(Strict):
     objectives: ObjectiveSettings = ObjectiveSettings()
     pipeline: PipelineSettings = PipelineSettings()
     compression: CompressionSettings = CompressionSettings()
+    watch: WatchSettings = WatchSettings()
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
@@ -260,3 +274,7 @@ class Settings(Strict):
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:
         """Return the sources of `component` by name."""
         return {n: s for n, s in self.sources.items() if s.component == component}
+
+    def source(self, name: str) -> SourceSettings | None:
+        """Return the source `name`, or the one that it is a part of; None where there is none."""
+        return self.sources.get(name) or self.sources.get(whole_source(name))
