@@ -198,6 +198,34 @@ class Reusing(Protocol):
     reuses: ClassVar[bool]
 
 
+@runtime_checkable
+class Fingerprinting(Protocol):
+    """An engine that can say cheaply whether its source is still what the last backup holds.
+
+    Its `dump` puts the fingerprint of what it has dumped into `facts["fingerprint"]`.
+    """
+
+    def fingerprint(self, endpoint: Endpoint, options: Mapping[str, Any]) -> str:
+        """Return the SHA-256 (hex) over what a backup would hold: contents and metadata, no times.
+
+        Raises what `dump` raises where the source cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Dividing(Protocol):
+    """An engine whose source is many things, each backed up and restored by itself."""
+
+    def parts(self, endpoint: Endpoint, options: Mapping[str, Any]) -> Sequence[str]:
+        """Return the true names of all things that the source has now, in a stable order."""
+        ...
+
+    def part(self, options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """Return the options with which the thing called `name` alone is dumped."""
+        ...
+
+
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
 
 

@@ -16,6 +16,10 @@ _BACKUP = re.compile(
     rf"(?P<time>[0-9]{{8}}T[0-9]{{6}}Z)-(?P<run>[0-9a-f]{{8}})-(?P<source>{_SOURCE.pattern})"
 )
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+# Between a source that is many things and one of them; so it is in no name of backup.yaml.
+_PART = "__"
+_LONGEST_SOURCE = 63
+_UNIQUE_DIGITS = 8
 
 
 class Component(StrEnum):
@@ -95,6 +99,11 @@ class BackupRef:
         return f"{self.prefix}/manifest.json"
 
     @property
+    def checked_key(self) -> str:
+        """When the source was last seen to be what this backup holds, one in each store."""
+        return f"{self.prefix}/checked.json"
+
+    @property
     def verification_key(self) -> str:
         """The newest verification result, one in each store."""
         return f"{self.prefix}/verification.json"
@@ -127,3 +136,36 @@ def _is_backup_id(text: str) -> bool:
 def is_source_name(name: str) -> bool:
     """Return whether `name` can name a source (it becomes part of ids and object keys)."""
     return _SOURCE.fullmatch(name) is not None
+
+
+def part_name(source: str, part: str) -> str:
+    """Return what the part `part` of `source` is called in ids and keys: `models__llama_3`.
+
+    A name of other characters than lower-case letters, digits and underscores, or one that is too
+    long, is rewritten, and gets eight digits of its SHA-256 so that no two become one.
+
+    Raises:
+        ConfigurationError: The part has no name, or the source's leaves no room for it.
+    """
+    room = _LONGEST_SOURCE - len(source) - len(_PART)
+    if not part or room <= _UNIQUE_DIGITS + 1:
+        raise ConfigurationError(
+            f"The part {part!r} of {source} cannot be given a name of its own",
+            remedy="Give the thing a name, and the source in backup.yaml a shorter one.",
+            value=part,
+        )
+    slug = re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_")
+    if slug != part or len(slug) > room:
+        unique = hashlib.sha256(part.encode()).hexdigest()[:_UNIQUE_DIGITS]
+        slug = f"{slug[: room - _UNIQUE_DIGITS - 1]}_{unique}".lstrip("_")
+    return f"{source}{_PART}{slug}"
+
+
+def whole_source(name: str) -> str:
+    """Return the source of backup.yaml that `name`, the source itself or a part of it, is of."""
+    return name.partition(_PART)[0]
+
+
+def is_part_of(name: str, source: str) -> bool:
+    """Return whether `name` is the name of a part of `source`."""
+    return name.startswith(f"{source}{_PART}")

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -258,3 +258,7 @@ class Settings(Strict):
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:
         """Return the sources of `component` by name."""
         return {n: s for n, s in self.sources.items() if s.component == component}
+
+    def source(self, name: str) -> SourceSettings | None:
+        """Return the source `name`, or the one that it is a part of; None where there is neither."""
+        return self.sources.get(name) or self.sources.get(whole_source(name))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from neuroca_backup.model.identity import is_source_name
+from neuroca_backup.model.identity import is_source_name, whole_source
 from neuroca_backup.settings.cron import is_cron, next_run
 
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
@@ -112,6 +112,11 @@ def _source_name(value: str) -> str:
         raise refused(
             "is not a source's name",
             "Use lower-case letters, digits and underscores, beginning with a letter.",
+        )
+    if whole_source(f"{value}_") != f"{value}_":
+        raise refused(
+            "has two underscores side by side, or one at its end",
+            "Those are for the parts of a source; write one underscore between two words.",
         )
     return value
 
