@@ -16,6 +16,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.services import targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
@@ -161,7 +162,7 @@ class Runtime:
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the production endpoint of the source `name`."""
-        return self.connections.endpoint(self.source(name).connection)
+        return targets.own(name, self.source(name), connections=self.connections)
 
     def subject(self, name: str) -> Subject:
         """Return the source `name` ready to be dumped."""
@@ -176,6 +177,7 @@ class Runtime:
             options=chosen.options(source.options),
             retention=self.settings.retention.of(source.component),
             full_every=source.full_every,
+            classification=source.classification,
         )
 
     def ref(self, set_id: str, source: str) -> BackupRef:

@@ -79,7 +79,9 @@ def backups(
 
     `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
     """
-    shown = table("backup", "kind", "time (UTC)", "age", "size", "stored", "ratio", *stores)
+    shown = table(
+        "backup", "kind", "class", "time (UTC)", "age", "size", "stored", "ratio", *stores
+    )
     for one in found:
         manifest = one.manifest
         numbers = ("?", "?", "?")
@@ -92,6 +94,7 @@ def backups(
         shown.add_row(
             one.ref.backup_id,
             _kind(manifest),
+            "?" if manifest is None else manifest.classification,
             one.ref.time.strftime(_TIME),
             age(now - one.ref.time),
             *numbers,
@@ -254,6 +257,7 @@ def _summary(found: Listed) -> dict[str, Any]:
         "kind": None if manifest is None else manifest.kind,
         "parent": None if manifest is None else manifest.parent,
         "before_restore": None if manifest is None else manifest.before_restore or None,
+        "classification": None if manifest is None else manifest.classification,
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
         "verified": found.verified,
@@ -275,6 +279,7 @@ def _manifest(manifest: Manifest) -> None:
         "expires": "never"
         if manifest.expires_at is None
         else manifest.expires_at.strftime(_TIME) + " UTC",
+        "class": manifest.classification,
         "hold": "yes" if manifest.hold else "no",
         "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
         f"(ratio {ratio:.2f})",

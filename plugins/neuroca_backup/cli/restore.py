@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,6 +74,13 @@ def restore(  # noqa: PLR0913 - one argument an option
     target_connection: Annotated[
         str | None, typer.Option(metavar="ID", help="Restore to the server of this connection.")
     ] = None,
+    target_directory: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Restore files below this directory of this machine, absent or empty.",
+        ),
+    ] = None,
     sandbox: Annotated[
         bool, typer.Option("--sandbox", help="Restore to a throwaway server on this machine.")
     ] = False,
@@ -117,10 +125,14 @@ def restore(  # noqa: PLR0913 - one argument an option
         until=_time("--until", until),
         only=tuple(only or ()),
         connection=target_connection,
+        directory=target_directory,
         in_place=in_place,
     )
-    if sum((target_connection is not None, sandbox, in_place)) != 1:
-        raise typer.BadParameter("Give --target-connection, --sandbox or --in-place: one of them.")
+    given = (target_connection is not None, target_directory is not None, sandbox, in_place)
+    if sum(given) != 1:
+        raise typer.BadParameter(
+            "Give --target-connection, --target-directory, --sandbox or --in-place: one of them."
+        )
     if (source is None) == (whole_set is None):
         raise typer.BadParameter("Give SOURCE or --set: one of them.")
     if whole_set is None:
@@ -226,6 +238,7 @@ def _check_set(order: Order) -> None:
         "--until": order.until,
         "--only": order.only,
         "--target-connection": order.connection,
+        "--target-directory": order.directory,
     }
     for option, value in given.items():
         if value:
@@ -238,6 +251,9 @@ def _keep(targets: list[RestoreTarget], *, wait: bool) -> None:
         return
     for target in targets:
         endpoint = target.endpoint
+        if endpoint.directory is not None:
+            render.say(f"The files are kept below {endpoint.label}, which only you may read.")
+            continue
         render.say(
             f"The sandbox is kept: {endpoint.label}, user {endpoint.user}; the password is in its "
             "servers.json."

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroca_backup.cli import render
@@ -33,6 +34,7 @@ class Order:
     until: datetime | None = None
     only: tuple[str, ...] = ()
     connection: str | None = None
+    directory: Path | None = None
     in_place: bool = False
 
 
@@ -145,10 +147,15 @@ def target_of(
         own = targets.with_default_port(runtime.endpoint(order.source), plan.engine)
         yield RestoreTarget(own, replace=True), f"{order.source} in place ({own.label})"
         return
+    if order.directory is not None:
+        endpoint = targets.directory(order.directory, plan.engine)
+        yield RestoreTarget(endpoint), f"the directory {endpoint.label}"
+        return
     if order.connection is None:
         with _sandbox(runtime, plan) as target:
             yield target, f"sandbox ({target.endpoint.label})"
         return
+    targets.require_server(plan.engine, connection=order.connection)
     endpoint = targets.with_default_port(
         runtime.connections.endpoint(order.connection), plan.engine
     )
@@ -169,5 +176,6 @@ def _sandbox(runtime: Runtime, plan: RestorePlan) -> Iterator[RestoreTarget]:
     runtime.spool.require_free(0)  # makes it private, which the sandbox would not
     root = runtime.spool.sandbox(plan.restore_id)
     with sandbox.running(targets.sandbox_kind(plan.engine), root) as endpoint:
-        render.say(f"A throwaway server runs at {endpoint.label}, its files are below {root}.")
+        if endpoint.directory is None:
+            render.say(f"A throwaway server runs at {endpoint.label}, its files are below {root}.")
         yield RestoreTarget(endpoint)

@@ -17,6 +17,10 @@ from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
+# The sandbox of engines whose sources are files of this machine: their endpoints have the kind
+# `files`, their sources no connection, and they restore to a directory.
+DIRECTORY = "directory"
+
 
 class Sink(Protocol):
     """Where an engine puts the members of a dump."""

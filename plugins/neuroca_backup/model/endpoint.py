@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+
+FILES = "files"  # the kind of an endpoint that is this machine's own file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,23 @@ class Endpoint:
     database: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def this_machine(cls, directory: Path | None = None) -> Endpoint:
+        """Return the files of this machine; with `directory` (absolute) what a restore fills."""
+        extra = {} if directory is None else {"directory": str(directory)}
+        return cls(kind=FILES, extra=extra)
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that a restore of files fills; None for the places they came from."""
+        found = self.extra.get("directory") if self.kind == FILES else None
+        return None if found is None else Path(found)
+
     @property
     def label(self) -> str:
-        """`host:port`, for messages and audit."""
+        """`host:port`, for messages and audit; of files the directory, or `this machine`."""
+        if self.kind == FILES:
+            return "this machine" if self.directory is None else str(self.directory)
         return f"{self.host}:{self.port}" if self.port else self.host
 
     def same_server(self, other: Endpoint) -> bool:

@@ -32,6 +32,15 @@ class Component(StrEnum):
     LOGS = "logs"
 
 
+class Classification(StrEnum):
+    """How far what a backup holds may be shown, the freest first."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
 def set_id(*, at: datetime, run: str) -> str:
     """Return the id of the backup set of one run, e.g. `20261123T020000Z-1f0c9a3e`.
 

@@ -46,7 +46,8 @@ def source_group(name: str, source: SourceSettings, pipeline: PipelineSettings) 
     """
     staged = pipeline.mode == "staged"
     ticket: Any = None
-    with TaskGroup(group_id=name, tooltip=f"{source.engine} through {source.connection}") as group:
+    way = f"through {source.connection}" if source.connection else "on this machine"
+    with TaskGroup(group_id=name, tooltip=f"{source.engine} {way}") as group:
         for task_id, operator in (*(_STAGED if staged else _STREAMED), *_STORED):
             spooled = staged and (task_id, operator) not in _STORED
             task = operator(

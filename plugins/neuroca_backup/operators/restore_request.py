@@ -160,9 +160,10 @@ class RestoreRequest:
         """
         if self.target == "in_place":
             _require_one_of("source", source, tuple(settings.sources))
-            own = connections.endpoint(settings.sources[source].connection)
+            own = targets.own(source, settings.sources[source], connections=connections)
             return RestoreTarget(endpoint=targets.with_default_port(own, engine), replace=True)
         if self.target == "connection":
+            targets.require_server(engine, connection=str(self.target_connection))
             endpoint = connections.endpoint(str(self.target_connection))
         else:
             endpoint = _sandbox_endpoint(sandbox_root, targets.sandbox_kind(engine))

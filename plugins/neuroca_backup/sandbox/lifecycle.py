@@ -38,8 +38,8 @@ ALL = (
     "s3_us_west_2",
     "s3_eu_central_1",
 )
-# Started only when asked for by name: it has nothing to serve before something is restored to it.
-ON_REQUEST = ("postgres_directory",)
+# Started only when asked for by name: they have nothing to serve before something is restored.
+ON_REQUEST = ("postgres_directory", "directory")
 SUPERUSER = "nca_admin"
 TWIN_SUPERUSER = "nca_twin_admin"
 
@@ -262,7 +262,9 @@ def _stopper(entry: Entry, process: Process) -> Callable[[], None]:
 
 
 def _usable(entry: Entry) -> bool:
-    return entry.endpoint is not None and entry.process is not None and entry.process.alive()
+    # What has answered and has no process is a directory, which is there as long as its folder.
+    alive = entry.folder.is_dir() if entry.process is None else entry.process.alive()
+    return entry.endpoint is not None and alive
 
 
 def _endpoint(root: Path, entries: dict[str, Entry], kind: str) -> Endpoint:
@@ -287,6 +289,10 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:  # noqa: 
         from neuroca_backup.sandbox.postgres_directory import WaitingPostgres
 
         return WaitingPostgres()
+    if kind == "directory":
+        from neuroca_backup.sandbox.directory import PrivateDirectory
+
+        return PrivateDirectory()
     if kind in {"mongodb", "mongodb_twin"}:
         from neuroca_backup.sandbox.mongod import MongoServer
 

@@ -26,7 +26,7 @@ from neuroca_backup.errors import (
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.model.identity import BackupRef, Component, attempt_token
+from neuroca_backup.model.identity import BackupRef, Classification, Component, attempt_token
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import chains, pipeline
@@ -62,6 +62,7 @@ class Subject:
     options: Mapping[str, Any]
     retention: timedelta
     full_every: timedelta
+    classification: Classification = Classification.CONFIDENTIAL
 
 
 class BackupType(StrEnum):
@@ -459,6 +460,7 @@ class Backups:
             started_at=started,
             finished_at=datetime.now(UTC),
             expires_at=started + subject.retention,
+            classification=subject.classification.value,
             product=f"neuroca-backup {__version__}",
         )
         return SealedManifest.seal(manifest, keyset.mac)

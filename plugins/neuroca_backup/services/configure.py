@@ -12,6 +12,7 @@ from pathlib import Path
 from neuroca_backup import engines
 from neuroca_backup.errors import AccessDeniedError, BackupError, ConfigurationError
 from neuroca_backup.model.identity import Component
+from neuroca_backup.services import targets
 from neuroca_backup.settings import Settings, load, sample_text, warnings
 from neuroca_backup.settings.cron import next_run
 
@@ -72,10 +73,11 @@ def configure(path: Path, *, now: datetime | None = None) -> ConfigureReport:
 
 
 def _check_options(settings: Settings, path: Path) -> None:
-    """Let every source's engine check its options, which only the engine knows."""
+    """Check what only a source's engine knows: its options, and whether it has a connection."""
     for name, source in settings.sources.items():
         try:
             engines.named(source.engine).options(source.options)
+            targets.require_way(name, source)
         except ConfigurationError as error:
             place = f"backup.sources.{name}.{error.facts.get('path', 'options')}"
             raise ConfigurationError(

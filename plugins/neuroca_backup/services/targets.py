@@ -4,11 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from neuroca_backup import engines
 from neuroca_backup.errors import ConfigurationError, TargetRefusedError
-from neuroca_backup.model.endpoint import Connections, Endpoint
-from neuroca_backup.settings import Settings
+from neuroca_backup.model.endpoint import FILES, Connections, Endpoint
+from neuroca_backup.settings import Settings, SourceSettings
+
+
+def of_files(engine: str) -> bool:
+    """Return whether sources of `engine` are files of this machine, which need no connection."""
+    return engines.named(engine).sandbox == engines.DIRECTORY
+
+
+def require_way(name: str, source: SourceSettings) -> None:
+    """Raise `ConfigurationError` unless `source` says how to reach it, and nothing beyond that."""
+    files = of_files(source.engine)
+    if files == (source.connection is None):
+        return
+    raise ConfigurationError(
+        f"The source {name} has "
+        + (
+            f"the connection {source.connection}, and {source.engine} reads files of this machine"
+            if files
+            else f"no connection, and {source.engine} reads a server"
+        ),
+        remedy="Remove `connection`."
+        if files
+        else "Write `connection`: the id of an Airflow connection to the server.",
+        path="connection",
+        value=source.connection,
+    )
+
+
+def own(name: str, source: SourceSettings, *, connections: Connections) -> Endpoint:
+    """Return where the source `name` itself is: its server, or this machine.
+
+    Raises:
+        ConfigurationError: Its connection is missing, or its engine has no use for one.
+    """
+    require_way(name, source)
+    if source.connection is None:
+        return Endpoint.this_machine()
+    return connections.endpoint(source.connection)
+
+
+def directory(path: Path, engine: str) -> Endpoint:
+    """Return the directory `path` as the target of a restore by `engine`.
+
+    Raises:
+        ConfigurationError: The engine restores to servers, or the path is not absolute.
+        TargetRefusedError: It is the root directory, where a restore would be in place.
+    """
+    if not of_files(engine):
+        raise ConfigurationError(
+            f"The engine {engine} restores to a server, not to the directory {path}",
+            remedy="Name the server by its connection, or restore to a sandbox.",
+            value=str(path),
+        )
+    if not path.is_absolute() or ".." in path.parts:
+        raise ConfigurationError(
+            f"The target directory {str(path)!r} is not an absolute path",
+            remedy="Write it from the root on, without `..`, such as /restore/configuration.",
+            value=str(path),
+        )
+    if path.parent == path:
+        raise TargetRefusedError(
+            "The target directory is /, where every file would go to its original place",
+            remedy="Name another directory, or restore in place with its confirmation.",
+            target=str(path),
+        )
+    return Endpoint.this_machine(path)
+
+
+def require_server(engine: str, *, connection: str) -> None:
+    """Raise `ConfigurationError` where `engine` cannot restore to the server of `connection`."""
+    if of_files(engine):
+        raise ConfigurationError(
+            f"The engine {engine} restores files of this machine, not to the server of "
+            f"{connection}",
+            remedy="Name a directory (--target-directory), or restore to a sandbox.",
+            value=connection,
+        )
 
 
 def sandbox_kind(engine: str) -> str:
@@ -25,7 +102,7 @@ def sandbox_kind(engine: str) -> str:
 
 def with_default_port(endpoint: Endpoint, engine: str) -> Endpoint:
     """Return `endpoint` with the engine's port where the connection leaves it out."""
-    if endpoint.port is not None:
+    if endpoint.port is not None or endpoint.kind == FILES:
         return endpoint
     return replace(endpoint, port=engines.named(engine).default_port)
 
@@ -41,10 +118,12 @@ def refuse_production(
     Raises:
         TargetRefusedError: `endpoint` is the server of a configured source.
     """
-    if not endpoint.host and "data_directory" in endpoint.extra:
+    if endpoint.kind == FILES or (not endpoint.host and "data_directory" in endpoint.extra):
         return []  # a directory of this machine, of which the engine sees whether it is in use
     notes = []
     for name, source in settings.sources.items():
+        if source.connection is None:
+            continue
         try:
             production = connections.endpoint(source.connection)
         except ConfigurationError:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import Classification, Component
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import ConnectionId, Duration, refused
 
@@ -21,6 +21,8 @@ Refusal = tuple[tuple[str, ...], Any, PydanticCustomError]
 class SourceSettings(Strict):
     """One thing to dump: its component, engine and connection; `options` are the engine's.
 
+    Files of this machine have no connection. `classification` goes into the manifest of every
+    backup; without it configuration is restricted and everything else confidential.
     `full_every` is how old a full backup may be for incremental ones to continue it. `method` is
     for PostgreSQL alone; with `both` the physical backup is a source of its own, whose name ends
     in `_physical` and whose options are `physical_options`.
@@ -28,11 +30,19 @@ class SourceSettings(Strict):
 
     component: Component
     engine: str
-    connection: ConnectionId
+    connection: ConnectionId | None = None
+    classification: Classification = Classification.CONFIDENTIAL
     method: Literal["logical", "physical", "both"] | None = None
     full_every: Duration = timedelta(days=7)
     options: dict[str, Any] = Field(default_factory=dict)
     physical_options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _configuration_is_restricted(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("component") == Component.CONFIGURATION:
+            return {"classification": Classification.RESTRICTED, **given}
+        return given
 
 
 def default_sources() -> dict[str, SourceSettings]:
