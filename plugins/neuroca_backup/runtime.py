@@ -17,7 +17,7 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.services import targets
-from neuroca_backup.services.backup import Backups, BackupType, Subject
+from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
@@ -176,7 +176,7 @@ class Runtime:
             endpoint=self.endpoint(name),
             options=chosen.options(source.options),
             retention=self.settings.retention.of(source.component),
-            full_every=source.full_every,
+            full_every=source.written_full_every or default_full_every(chosen),
             classification=source.classification,
         )
 

@@ -46,6 +46,11 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
+# A chain is replayed link by link, so it is kept short. What is referred to costs a restore
+# nothing: a model backed up every week is stored a few times a year, not every second week.
+_CHAIN_AGE = timedelta(days=7)
+_REFERENCE_AGE = timedelta(days=90)
+
 # A run is never this long; what is older belongs to runs that never came to their teardown.
 STALE_SPOOL = timedelta(days=3)
 
@@ -489,6 +494,11 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
         members=len(manifest.members) if manifest else 0,
         size=manifest.own_size if manifest else 0,
     )
+
+
+def default_full_every(engine: Engine) -> timedelta:
+    """Return how old what a backup builds on may be, where the source does not say it."""
+    return _REFERENCE_AGE if _reuses(engine) else _CHAIN_AGE
 
 
 def _reuses(engine: Engine) -> bool:

@@ -80,7 +80,8 @@ def referable(
     """Choose the backup whose members the backup `ref` may refer to: the newest that may be.
 
     It must be made by the same engine, older than `ref`, not from the future, at most `full_every`
-    old, and whole in every store: the same attempt everywhere, read back and found sound.
+    old, and whole in every store: the same attempt everywhere, read back and found sound. Behind a
+    damaged one nothing is chosen: what is damaged may lie in the earlier one that it refers to.
     """
     why = ""
     for found in inventory.newest_first(ref.component, ref.source):
@@ -93,7 +94,8 @@ def referable(
         if reason is None:
             return Choice(found)
         why = why or f"the newest is {found.ref.backup_id}, and {reason}"
-        if now - found.ref.time > full_every:
+        found_damaged = any(check.findings for check in found.verifications.values())
+        if found_damaged or now - found.ref.time > full_every:
             break
     return Choice(None, f"no backup can be referred to; {why}" if why else "it is the first one")
 
