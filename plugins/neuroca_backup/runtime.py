@@ -10,14 +10,14 @@ from typing import Any
 from neuroca_backup import engines, registry, stores
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.catalog.null import NullCatalog
-from neuroca_backup.engines import Dividing
+from neuroca_backup.engines import Dividing, Question
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.keyring import Recipient
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
-from neuroca_backup.services import parts, targets
+from neuroca_backup.services import examination, parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
@@ -216,7 +216,15 @@ class Runtime:
             full_every=source.written_full_every or default_full_every(chosen),
             part=part,
             classification=source.classification,
+            questions=self.questions(name),
         )
+
+    def questions(self, name: str) -> tuple[Question, ...]:
+        """Return what backup.yaml has asked of a restored copy; nothing of a source it has lost."""
+        source = self.settings.sources.get(whole_source(name))
+        if source is None:
+            return ()
+        return examination.read(engines.named(source.engine), source.questions, source=name)
 
     def ref(self, set_id: str, source: str) -> BackupRef:
         """Return the backup of `source` in the set `set_id`."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 
 from neuroca_backup import engines, registry, sandbox
-from neuroca_backup.engines import Parent, Restorable, RestoreTarget
+from neuroca_backup.engines import Examining, Parent, Restorable, RestoreTarget
 from neuroca_backup.errors import (
     ChainBrokenError,
     ConfigurationError,
@@ -236,6 +236,24 @@ def test_a_restore_gives_what_was_there_at_the_dump(
     assert list(engine.compare(dumped.restorable(), target)) == []
     adapter.harm(adapter.target)
     assert list(engine.compare(dumped.restorable(), target)) != []
+
+
+def test_a_server_that_works_has_no_problem_before_the_dump_and_after_the_restore(
+    engine: Engine, adapter: Adapter, dumped: Dumped
+) -> None:
+    if not isinstance(engine, Examining):
+        pytest.skip(f"{engine.kind} asks nothing")
+    facts, target = dumped.manifest.dump.facts, RestoreTarget(adapter.target)
+    before = engine.examine(adapter.source, facts)
+    engine.load(dumped.restorable(), target)
+    engine.compare(dumped.restorable(), target)
+    engine.publish(dumped.restorable(), target)
+    after = engine.examine(adapter.target, facts)
+    assert before
+    assert [one.question for one in before] == [one.question for one in after] or all(
+        one.unasked for one in after
+    )
+    assert [one for one in (*before, *after) if one.problems] == []
 
 
 def test_a_chain_is_restored_as_far_as_it_was_chosen(

@@ -190,6 +190,62 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question of the user's own to a restored copy: what it is called, and the file's text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one question: how long it took in seconds, and what is wrong, () for nothing.
+
+    `unasked` says why it was not asked, "" where it was; such an answer proves nothing.
+    """
+
+    question: str
+    seconds: float = 0.0
+    problems: tuple[str, ...] = ()
+    unasked: str = ""
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """An engine that can ask a server whether what it holds works, and how quickly.
+
+    It is asked when a backup is taken, of the source, and after a restore, of what was restored.
+    """
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Ask what `facts` (of a dump) describe, or the parts `only` of it; change nothing.
+
+        Every question is bounded in time; one that cannot be answered is a problem of its own.
+        """
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """An engine that takes questions of the user's own, in files that end in `question_suffix`."""
+
+    question_suffix: ClassVar[str]
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        facts: Mapping[str, Any],
+        questions: Sequence[Question],
+        *,
+        only: Sequence[str] = (),
+    ) -> Sequence[Answer]:
+        """Ask `questions`, as `Examining.examine` asks the engine's own."""
+        ...
+
+
 @runtime_checkable
 class Reusing(Protocol):
     """An engine whose backups may refer to members of an earlier one instead of storing them.

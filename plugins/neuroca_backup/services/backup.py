@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
-from neuroca_backup.engines import Engine, Fingerprinting, Parent, Reusing, Sink
+from neuroca_backup.engines import Engine, Fingerprinting, Parent, Question, Reusing, Sink
 from neuroca_backup.errors import (
     ChainBrokenError,
     DamagedError,
@@ -35,7 +35,7 @@ from neuroca_backup.model.identity import (
 )
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
-from neuroca_backup.services import chains, pipeline, unchanged
+from neuroca_backup.services import chains, examination, pipeline, unchanged
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
@@ -74,6 +74,7 @@ class Subject:
     retention: timedelta
     full_every: timedelta
     classification: Classification = Classification.CONFIDENTIAL
+    questions: tuple[Question, ...] = ()
     part: str = ""
 
 
@@ -544,8 +545,9 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
 
 
 def _dumped(subject: Subject, sink: Sink, parent: Parent | None) -> Dump:
-    """Dump the source; of a part, the manifest's facts keep the true name."""
+    """Dump the source and ask it; of a part, the manifest's facts keep the true name."""
     dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+    dump = examination.with_answers(dump, subject.engine, subject.endpoint, subject.questions)
     if not subject.part:
         return dump
     return dump.model_copy(update={"facts": {**dump.facts, "part": subject.part}})

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from neuroca_backup import sandbox
 from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
-from neuroca_backup.engines import Engine, Restorable, RestoreTarget
+from neuroca_backup.engines import Engine, Question, Restorable, RestoreTarget
 from neuroca_backup.errors import (
     BackupError,
     ChainBrokenError,
@@ -31,7 +31,7 @@ from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.tickets import FetchReport, RestorePlan, Ticket
-from neuroca_backup.services import chains, pipeline
+from neuroca_backup.services import chains, examination, pipeline
 from neuroca_backup.services.fetch import Fetching, no_copy, told
 from neuroca_backup.services.inventory import Inventory, read_manifest
 from neuroca_backup.services.ledger import Ledger
@@ -205,6 +205,42 @@ class Restores:
         """Put the compared copy in its final place."""
         backup = self._fetched(plan, self._files(plan, fetched))
         return tuple(self._engine(plan.engine).publish(backup, target))
+
+    def examine(
+        self,
+        plan: RestorePlan,
+        target: RestoreTarget,
+        *,
+        questions: Sequence[Question] = (),
+        speed: bool = False,
+    ) -> tuple[str, ...]:
+        """Ask the restored copy, in its final place, whether it works; return notes.
+
+        What was not swapped into its place but written there is compared there, too. `speed` says
+        whether the target has to answer about as quickly as the source did.
+
+        Raises:
+            ComparisonError: It has a problem, or differs; it is in its place nevertheless.
+        """
+        backup = self._fetched(plan, self._spool.latest(plan.restore_id, "fetch"))
+        engine, facts = self._engine(plan.engine), backup.last.dump.facts
+        problems: list[str] = []
+        if not engine.keeps:
+            problems += map(str, engine.compare(backup, target))
+        answers = examination.ask(engine, target.endpoint, facts, questions, only=plan.only)
+        outcome = examination.judge(answers, facts.get(examination.FACT, {}), speed=speed)
+        problems += outcome.problems
+        if problems:
+            raise ComparisonError(
+                f"The restored copy of {plan.backup_id} does not work as it should in "
+                f"{len(problems)} ways: {'; '.join(problems[:10])}",
+                remedy="It is in its place, and what it replaced was kept or saved: the notes say "
+                "where. Find out whether the source had the same problem (`neuroca-backup show`); "
+                "if not, restore another backup.",
+                backup_id=plan.backup_id,
+                problems=len(problems),
+            )
+        return outcome.notes
 
     def record(
         self,

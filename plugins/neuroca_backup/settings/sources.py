@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Classification, Component
 from neuroca_backup.settings.strict import Strict, disagreement
-from neuroca_backup.settings.values import ConnectionId, Duration, refused
+from neuroca_backup.settings.values import AbsolutePath, ConnectionId, Duration, refused
 
 _LOGICAL, _PHYSICAL = "postgresql", "postgresql_physical"
 
@@ -26,7 +26,7 @@ class SourceSettings(Strict):
     `full_every` is how old a full backup may be for incremental ones to continue it, or stored
     bytes for later backups to refer to them. `method` is for PostgreSQL alone; with `both` the
     physical backup is a source of its own, whose name ends in `_physical` and whose options are
-    `physical_options`.
+    `physical_options`. `questions` are files, or folders of them, that are asked after a restore.
     """
 
     component: Component
@@ -37,6 +37,7 @@ class SourceSettings(Strict):
     full_every: Duration = timedelta(days=7)
     options: dict[str, Any] = Field(default_factory=dict)
     physical_options: dict[str, Any] = Field(default_factory=dict)
+    questions: tuple[AbsolutePath, ...] = ()
 
     @property
     def written_full_every(self) -> timedelta | None:

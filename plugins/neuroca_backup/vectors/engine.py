@@ -22,6 +22,7 @@ from neuroca_backup.model.manifest import Dump, Manifest
 if TYPE_CHECKING:
     from neuroca_backup.vectors.compare import Found
     from neuroca_backup.vectors.database import VectorDatabase
+    from neuroca_backup.vectors.examine import Asked
     from neuroca_backup.vectors.parts import Sink
     from neuroca_backup.vectors.restore import Backup, Target
 
@@ -119,3 +120,12 @@ class VectorEngine(ABC):
 
         with self.connect(target.endpoint) as database:
             return restore.publish(backup, target, database)
+
+    def examined(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], only: Sequence[str]
+    ) -> Sequence[Asked]:
+        """Search every collection by each of its vectors; see `vectors.examine`."""
+        from neuroca_backup.vectors import examine
+
+        with self.connect(endpoint) as database:
+            return list(examine.examine(database, facts, only=only))

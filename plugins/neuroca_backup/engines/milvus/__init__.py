@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -80,6 +81,12 @@ class MilvusEngine(engine.VectorEngine):
     def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
         """Compare definitions, counts, sampled rows and neighbours with the manifest."""
         return [Difference(*found) for found in self.differences(backup, target)]
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Search every collection."""
+        return [Answer(*asked) for asked in self.examined(endpoint, facts, only)]
 
 
 ENGINE: Engine = MilvusEngine()

@@ -8,9 +8,11 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
+    Question,
     Restorable,
     RestoreTarget,
     Sink,
@@ -48,6 +50,7 @@ class MongodbEngine:
     sandbox: ClassVar[str] = "mongodb_twin"
     incremental: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    question_suffix: ClassVar[str] = ".json"
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""
@@ -121,6 +124,27 @@ class MongodbEngine:
         from neuroca_backup.engines.mongodb import restore
 
         return restore.publish_all(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read through every index of every collection."""
+        from neuroca_backup.engines.mongodb import examine
+
+        return examine.examine(endpoint, facts, only=only)
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        facts: Mapping[str, Any],  # noqa: ARG002 - the protocol's
+        questions: Sequence[Question],
+        *,
+        only: Sequence[str] = (),
+    ) -> Sequence[Answer]:
+        """Ask `questions`: JSON with a pipeline of which every document is a problem."""
+        from neuroca_backup.engines.mongodb import examine
+
+        return examine.ask(endpoint, questions, only=only)
 
 
 ENGINE: Engine = MongodbEngine()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -97,6 +98,12 @@ class PineconeEngine(engine.VectorEngine):
     def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
         """Compare definition, counts, samples and neighbours with the manifest."""
         return [Difference(*found) for found in self.differences(backup, target)]
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Search every collection."""
+        return [Answer(*asked) for asked in self.examined(endpoint, facts, only)]
 
 
 ENGINE: Engine = PineconeEngine()

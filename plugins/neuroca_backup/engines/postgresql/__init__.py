@@ -7,10 +7,13 @@ from typing import Any, BinaryIO, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuroca_backup import postgres_questions
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
+    Question,
     Restorable,
     RestoreTarget,
     Sink,
@@ -46,6 +49,7 @@ class PostgresqlEngine:
     sandbox: ClassVar[str] = "postgres_twin"
     incremental: ClassVar[bool] = False
     keeps: ClassVar[bool] = True
+    question_suffix: ClassVar[str] = ".sql"
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""
@@ -104,6 +108,23 @@ class PostgresqlEngine:
     def publish(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Swap all databases into place in one transaction, keeping what they replace."""
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read every table's beginning, and ask what `include/sql/checks/questions` holds."""
+        return postgres_questions.examine(endpoint, facts, only=only)
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        facts: Mapping[str, Any],
+        questions: Sequence[Question],
+        *,
+        only: Sequence[str] = (),
+    ) -> Sequence[Answer]:
+        """Ask `questions`: SQL of which every row is a problem."""
+        return postgres_questions.ask(endpoint, facts, questions, only=only)
 
 
 ENGINE: Engine = PostgresqlEngine()

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
+from neuroca_backup import postgres_questions
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
+    Question,
     Restorable,
     RestoreTarget,
     Sink,
     checked_options,
 )
-from neuroca_backup.engines.postgresql_physical import compare, dump, parse, restore, source
+from neuroca_backup.engines.postgresql_physical import (
+    compare,
+    dump,
+    parse,
+    place,
+    restore,
+    source,
+)
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
@@ -50,6 +61,7 @@ class PhysicalEngine:
     sandbox: ClassVar[str] = "postgres_directory"
     incremental: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    question_suffix: ClassVar[str] = ".sql"
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""
@@ -108,6 +120,34 @@ class PhysicalEngine:
     def publish(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Move the directory into its place, keeping what was there; a sandbox then serves it."""
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read every table's beginning, and ask what `include/sql/checks/questions` holds."""
+        if _unserved(endpoint):
+            return [_UNASKED]
+        return postgres_questions.examine(source.login(endpoint), facts, only=only)
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        facts: Mapping[str, Any],
+        questions: Sequence[Question],
+        *,
+        only: Sequence[str] = (),
+    ) -> Sequence[Answer]:
+        """Ask `questions`: SQL of which every row is a problem."""
+        if _unserved(endpoint):
+            return [replace(_UNASKED, question=one.name) for one in questions]
+        return postgres_questions.ask(source.login(endpoint), facts, questions, only=only)
+
+
+_UNASKED = Answer("the server answers", unasked="no server runs on the restored directory yet")
+
+
+def _unserved(endpoint: Endpoint) -> bool:
+    return not endpoint.host and place.WORD in endpoint.extra
 
 
 ENGINE: Engine = PhysicalEngine()

@@ -15,7 +15,7 @@ from neuroca_backup.engines import Restorable, RestoreTarget
 from neuroca_backup.errors import ConfigurationError, IncompatibleVersionError, TargetRefusedError
 from neuroca_backup.sandbox.process import Account, Process
 
-_WORD = "data_directory"
+WORD = "data_directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,13 @@ def find(backup: Restorable, target: RestoreTarget) -> Place:
         IncompatibleVersionError: Our server programs are of another major version.
     """
     extra = target.endpoint.extra
-    directory = _absolute(extra.get(_WORD))
+    directory = _absolute(extra.get(WORD))
     parent = directory.parent
     if not parent.is_dir():
         raise ConfigurationError(
             f"{parent}, in which {directory.name} would lie, is no directory",
-            remedy=f"Create it, or correct `{_WORD}` in the extra of the target's connection.",
-            path=_WORD,
+            remedy=f"Create it, or correct `{WORD}` in the extra of the target's connection.",
+            path=WORD,
             value=str(directory),
         )
     until = "" if backup.until is None else backup.until.isoformat()
@@ -117,17 +117,17 @@ def _absolute(value: Any) -> Path:
     if not value:
         raise ConfigurationError(
             "The target does not say into which directory a physical backup is restored",
-            remedy=f'Add {{"{_WORD}": "/path"}} to the extra of the target\'s connection: a '
+            remedy=f'Add {{"{WORD}": "/path"}} to the extra of the target\'s connection: a '
             "directory on this machine that is absent or empty.",
-            path=_WORD,
+            path=WORD,
             value=value,
         )
     path = Path(str(value))
     if not path.is_absolute() or path.parent == path:
         raise ConfigurationError(
-            f"`{_WORD}` of the target is {value!r}, which is no absolute path of a directory",
+            f"`{WORD}` of the target is {value!r}, which is no absolute path of a directory",
             remedy="Name it from / on.",
-            path=_WORD,
+            path=WORD,
             value=str(value),
         )
     return path

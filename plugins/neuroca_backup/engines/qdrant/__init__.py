@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -72,6 +73,12 @@ class QdrantEngine(VectorEngine):
     def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
         """Compare definition, counts, samples and neighbours with the manifest."""
         return [Difference(*found) for found in self.differences(backup, target)]
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Search every collection."""
+        return [Answer(*asked) for asked in self.examined(endpoint, facts, only)]
 
 
 ENGINE: Engine = QdrantEngine()

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -112,6 +113,14 @@ class RedisRdbEngine:
         from neuroca_backup.engines.redis_rdb import restore
 
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Ask whether it takes writes, and read random keys."""
+        from neuroca_backup.engines.redis_rdb import examine
+
+        return examine.examine(endpoint, facts, only=only)
 
 
 ENGINE: Engine = RedisRdbEngine()

@@ -1,0 +1,111 @@
+"""Questions asked of a MongoDB server: does every index answer, and how quickly?
+
+A question of the user's own is a JSON file: `database`, `collection` and an aggregation `pipeline`
+of which every document is a problem.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bson import json_util
+from pymongo import errors as driver
+
+from neuroca_backup.engines import Answer, Question
+from neuroca_backup.engines.mongodb import catalog, layout, session
+from neuroca_backup.engines.mongodb.catalog import VIEW
+
+if TYPE_CHECKING:
+    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.model.endpoint import Endpoint
+
+_MILLISECONDS = 60_000
+_TOLD = 5  # problems of one question
+_WORDS = {"database", "collection", "pipeline"}
+# These answer only to conditions of their own kind.
+_SPECIAL = {"text", "2d", "2dsphere", "2dsphere_bucket", "hashed", "columnstore"}
+
+
+def examine(
+    endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+) -> list[Answer]:
+    """Read through every index of what `facts` name, or of the parts `only`."""
+    chosen = {
+        name: one
+        for name, one in facts["collections"].items()
+        if not name.startswith("admin.") and _within(name, only)
+    }
+    with session.connect(endpoint) as client:
+        return list(_indexes(client, chosen))
+
+
+def ask(
+    endpoint: Endpoint, questions: Sequence[Question], *, only: Sequence[str] = ()
+) -> list[Answer]:
+    """Ask `questions`; those of collections that are no part of `only` are not asked."""
+    with session.connect(endpoint) as client:
+        return [_ask(client, one, only) for one in questions]
+
+
+def _within(namespace: str, only: Sequence[str]) -> bool:
+    return not only or namespace in only or layout.split(namespace)[0] in only
+
+
+def _indexes(client: Client, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Answer]:
+    for namespace, facts in chosen.items():
+        database, name = layout.split(namespace)
+        begun = time.monotonic()
+        problems = []
+        question = f"{namespace}: every index answers"
+        collection = client[database][name]
+        if name not in client[database].list_collection_names(filter={"name": name}):
+            # Whether it should be there was compared; at the moment restored to it may not.
+            yield Answer(question, unasked="there is no such collection in this copy")
+            continue
+        try:
+            collection.find_one(max_time_ms=_MILLISECONDS)
+            indexes = [] if facts["type"] == VIEW else catalog.all_indexes(client[database], name)
+            for index in indexes:
+                if index.get("hidden") or _SPECIAL & set(map(str, index["key"].values())):
+                    continue
+                with collection.find({}, {"_id": 1}, limit=1, max_time_ms=_MILLISECONDS) as found:
+                    # A sparse or partial index does not have every document, but it must answer.
+                    list(found.hint(index["name"]))
+        except driver.PyMongoError as error:
+            problems.append(f"it does not answer: {_words_of(error)}")
+        yield Answer(question, _since(begun), tuple(problems))
+
+
+def _ask(client: Client, one: Question, only: Sequence[str]) -> Answer:
+    begun = time.monotonic()
+    try:
+        asked = json_util.loads(one.text)
+    except ValueError as error:
+        return Answer(one.name, problems=(f"it is not JSON: {error}",))
+    if not isinstance(asked, dict) or set(asked) != _WORDS:
+        words = ", ".join(sorted(_WORDS))
+        return Answer(one.name, problems=(f"it does not have exactly the words {words}",))
+    namespace = f"{asked['database']}.{asked['collection']}"
+    if not _within(namespace, only):
+        return Answer(one.name, unasked=f"{namespace} is not in this copy")
+    try:
+        with client[asked["database"]][asked["collection"]].aggregate(
+            asked["pipeline"], maxTimeMS=_MILLISECONDS
+        ) as cursor:
+            rows = [row for row, _ in zip(cursor, range(_TOLD + 1), strict=False)]
+    except driver.PyMongoError as error:
+        return Answer(one.name, _since(begun), (f"it could not be answered: {_words_of(error)}",))
+    problems = [json.dumps(row, default=str)[:200] for row in rows[:_TOLD]]
+    more = ["and more of the kind"] if len(rows) > _TOLD else []
+    return Answer(one.name, _since(begun), (*problems, *more))
+
+
+def _words_of(error: driver.PyMongoError) -> str:
+    return str(error).split(", full error")[0][:200]
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 4)
