@@ -728,7 +728,7 @@ def test_every_setting_appears_in_the_shipped_file(tmp_path: Path) -> None:
         # Of the three stores one of each type is enough; the other stores have the same words.
         for word in name.split("."):
             found = next(iter(found.values())) if word == "*" else (found or {}).get(word)
-            if isinstance(found, list) and isinstance(found[0], dict):
+            if isinstance(found, list) and found and isinstance(found[0], dict):
                 # One entry of each kind: together they have every word.
                 found = {word: value for entry in found for word, value in entry.items()}
         if found is None and not name.startswith("storage."):
