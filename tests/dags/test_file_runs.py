@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,8 +162,10 @@ def test_a_run_in_which_nothing_has_changed_is_green_skips_visibly_and_keeps_the
     stand: Stand,
 ) -> None:
     (stand.bench.etc / "app.yaml").write_text("a: 1\n")
-    first = stand.airflow.run("backup_configuration")
-    assert first.state == "success", first.output[-8000:]
+    bench = stand.bench
+    first = bench.ref("configuration", age=timedelta(hours=1))
+    bench.back_up(ref=first)
+    bench.runtime.sets().record(first.set_id, first.component, ["configuration"])
 
     second = stand.airflow.run("backup_configuration")
 
@@ -172,11 +175,10 @@ def test_a_run_in_which_nothing_has_changed_is_green_skips_visibly_and_keeps_the
         *["skipped"] * 5,
     ]
     assert second.tasks["clear_spool"] == "success"
-    assert second.xcoms["set/return_value"]["set_id"] == first.xcoms["set/return_value"]["set_id"]
+    assert second.xcoms["set/return_value"]["set_id"] == first.set_id
     assert second.xcoms["set/return_value"]["unchanged"] == ["configuration"]
     assert second.events == []
-    backup_id = first.xcoms["configuration.verify/return_value"]["backup_id"]
-    assert f"configuration is unchanged: it is what {backup_id} holds" in second.output
-    assert f"{backup_id} stands for this backup" in second.output
+    assert f"configuration is unchanged: it is what {first.backup_id} holds" in second.output
+    assert f"{first.backup_id} stands for this backup" in second.output
     assert len(stand.bench.listed()) == 1
     assert stand.spooled() == []
