@@ -1,0 +1,73 @@
+"""Reading the members of a backup of models without a disk to restore them to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from typing import BinaryIO
+
+from neuroca_backup.engines.model_weights import formats
+from neuroca_backup.engines.model_weights.sequential import TornError
+from neuroca_backup.engines.model_weights.structure import Shards, alias
+from neuroca_backup.model.manifest import Manifest
+from neuroca_backup.streams import CHUNK_BYTES, DigestReader
+from neuroca_backup.trees.archive import INDEX, TAR, contents, read_index, require_facts
+from neuroca_backup.trees.entries import Entry, Kind, damaged, shown
+from neuroca_backup.trees.totals import Totals
+
+OpenMember = Callable[[str], BinaryIO]
+
+
+def check(manifest: Manifest, open_member: OpenMember) -> None:
+    """Check index, tar, every content, the structure of model files, and that no shard lacks.
+
+    Raises:
+        DamagedError: Something is not what was backed up; names the member.
+    """
+
+    def opened(name: str) -> BinaryIO:
+        return io.BufferedReader(open_member(name), CHUNK_BYTES)  # type: ignore[type-var]
+
+    links = {target: entry.path for entry in read_index(opened) if (target := alias(entry))}
+    held = {member.name for member in manifest.members} - {INDEX, TAR}
+    totals, shards = Totals(), Shards()
+    for entry, content in contents(opened):
+        totals.add(entry)
+        if entry.kind is not Kind.DIRECTORY:
+            shards.add(entry.path)
+        if entry.kind is not Kind.FILE:
+            continue
+        name = links.get(entry.path, entry.path)
+        if content is not None:
+            _check(entry, name, content, shards)
+            continue
+        if entry.member not in held:
+            raise damaged(INDEX, f"{entry.member} is no member of the backup")
+        held.discard(entry.member)
+        with opened(entry.member) as stream:
+            _check(entry, name, stream, shards)
+    if held:
+        raise damaged(INDEX, f"it does not name the member {min(held)}")
+    missing = shards.missing()
+    if missing is not None:
+        raise damaged(INDEX, f"it lacks {shown(missing[0])}, which {shown(missing[1])} names")
+    require_facts(totals, manifest.dump.facts)
+
+
+def _check(entry: Entry, name: str, stream: BinaryIO, shards: Shards) -> None:
+    """Check structure and digest of one content in one pass."""
+    member = entry.member or TAR
+    reader = DigestReader(stream)
+    try:
+        shards.expect(name, formats.check(name, reader, entry.size))
+    except TornError as error:
+        raise damaged(member, f"{shown(entry.path)} is torn: {error}") from None
+    found = reader.drain()
+    if (found.size, found.sha256) != (entry.size, entry.sha256):
+        raise damaged(member, f"{shown(entry.path)} is not what was backed up")
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 (hex) of `data`."""
+    return hashlib.sha256(data).hexdigest()
