@@ -5,6 +5,7 @@ What has not changed since the last backup is referred to there, not stored agai
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -21,7 +22,8 @@ from neuroca_backup.engines import (
     Sink,
     checked_options,
 )
-from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.model.endpoint import FILES, Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
 
@@ -86,11 +88,19 @@ class ModelWeightsEngine:
         """Return the options, checked and filled."""
         return checked_options(Options, given, kind=self.kind).model_dump()
 
-    def probe(self, endpoint: Endpoint) -> str:  # noqa: ARG002 - the contract
-        """Return the version of this machine's system, e.g. `6.1.0`."""
-        from neuroca_backup.engines.model_weights import dump  # noqa: PLC0415 - see `load` there
+    def probe(self, endpoint: Endpoint) -> str:
+        """Return the version of this machine's system, e.g. `6.1.0`.
 
-        return dump.system_version()
+        Raises:
+            ConfigurationError: `endpoint` is a server.
+        """
+        if endpoint.kind != FILES:
+            raise ConfigurationError(
+                f"{endpoint.label} is a server, and {self.kind} reads files of this machine",
+                remedy="Remove `connection` from the source.",
+                value=endpoint.label,
+            )
+        return platform.release()
 
     def parts(self, endpoint: Endpoint, options: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG002 - the contract
         """Return the names of all models, sorted."""

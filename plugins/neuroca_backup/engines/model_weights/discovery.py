@@ -12,6 +12,7 @@ from pathlib import Path
 from neuroca_backup.engines.model_weights import Options
 from neuroca_backup.errors import ConfigurationError, EmptySourceError, NotFoundError
 from neuroca_backup.trees.entries import shown
+from neuroca_backup.trees.placing import is_own
 from neuroca_backup.trees.totals import Remarks
 from neuroca_backup.trees.walking import Found, matching, readable, walk
 
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 def models(options: Options) -> Mapping[str, Path]:
     """Return the root of every model, by the model's name, sorted by names.
 
-    A model is a directory or a file in a root. What is hidden or excluded, and links, are none.
+    A model is a directory or a file in a root. What is hidden or excluded is none, nor are links
+    and what a restore has kept.
 
     Raises:
         NotFoundError: A root does not exist, or there is no model of the one name that was asked.
@@ -91,7 +93,7 @@ def _in_root(root: Path, excluded: Callable[[str], bool]) -> list[str]:
         ) from None
     names = []
     for entry in entries:
-        if entry.name.startswith(".") or excluded(entry.name):
+        if entry.name.startswith(".") or is_own(entry.name) or excluded(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):
             names.append(entry.name)

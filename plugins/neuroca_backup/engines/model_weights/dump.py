@@ -13,14 +13,9 @@ from neuroca_backup.engines.model_weights.structure import Structures
 from neuroca_backup.errors import EmptySourceError
 from neuroca_backup.model.manifest import Dump
 from neuroca_backup.trees import dumping
-from neuroca_backup.trees.entries import Entry, Kind, shown
+from neuroca_backup.trees.entries import Entry, shown
 from neuroca_backup.trees.totals import Remarks
 from neuroca_backup.trees.walking import Found
-
-
-def system_version() -> str:
-    """Return the version of the kernel, which is what serves files."""
-    return platform.release()
 
 
 def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
@@ -53,7 +48,7 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
     )
     structures.finish()
     facts = totals.facts()
-    if not facts[_FILES]:
+    if not facts["files"]:
         raise EmptySourceError(
             f"There is no file in {', '.join(map(shown, chosen))}",
             remedy="Look whether the model was moved; its earlier backups are untouched. If it "
@@ -61,15 +56,12 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
             value=next(iter(chosen)),
         )
     return Dump(
-        server_version=system_version(),
+        server_version=platform.release(),  # of the kernel, which is what serves files
         tools={"python": platform.python_version()},
         consistency={"time": begun.isoformat()},
         facts={"models": {name: str(root) for name, root in chosen.items()}, **facts},
         notes=_notes(remarks, earlier),
     )
-
-
-_FILES = "files"
 
 
 def _notes(remarks: Remarks, earlier: Earlier) -> Sequence[str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from neuroca_backup.engines import Parent, Sink
-from neuroca_backup.streams import CHUNK_BYTES
+from neuroca_backup.streams import CHUNK_BYTES, Unclosed
 from neuroca_backup.trees.archive import INDEX, read_index
 from neuroca_backup.trees.dumping import LARGE_BYTES
 from neuroca_backup.trees.entries import Entry, member_of
@@ -34,7 +32,6 @@ class Earlier:
     by_size: Mapping[int, Sequence[Entry]]
     files: int = 0
     bytes: int = 0
-    _hashed: dict[str, Entry] = field(default_factory=dict)
 
     @classmethod
     def read(cls, parent: Parent | None, sink: Sink, *, trust_stat: bool) -> Earlier:
@@ -46,10 +43,13 @@ class Earlier:
         by_path: dict[str, Entry] = {}
         by_size: dict[int, list[Entry]] = {}
         if parent is not None and any(one.name == INDEX for one in parent.manifest.members):
-            for entry in read_index(lambda name: _buffered(parent, name)):
-                if entry.member:
-                    by_path[entry.path] = entry
-                    by_size.setdefault(entry.size, []).append(entry)
+            with parent.open(INDEX) as raw:
+                # A raw stream would give a line byte by byte.
+                index = io.BufferedReader(Unclosed(raw), CHUNK_BYTES)
+                for entry in read_index(lambda _: index):
+                    if entry.member:
+                        by_path[entry.path] = entry
+                        by_size.setdefault(entry.size, []).append(entry)
         return cls(sink, trust_stat, by_path, by_size)
 
     def unchanged(self, found: Found) -> Entry | None:
@@ -104,14 +104,3 @@ class Earlier:
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-@contextmanager
-def _buffered(parent: Parent, name: str) -> Iterator[Any]:
-    """Give a member in larger pieces: a raw stream would be read byte by byte up to a line's end."""
-    with parent.open(name) as raw:
-        stream = io.BufferedReader(raw, CHUNK_BYTES)  # type: ignore[type-var]
-        try:
-            yield stream
-        finally:
-            stream.detach()  # its end would close the member, whose rest is still to be checked

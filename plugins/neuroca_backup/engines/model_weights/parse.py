@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -11,7 +9,7 @@ from neuroca_backup.engines.model_weights import formats
 from neuroca_backup.engines.model_weights.sequential import TornError
 from neuroca_backup.engines.model_weights.structure import Shards, alias
 from neuroca_backup.model.manifest import Manifest
-from neuroca_backup.streams import CHUNK_BYTES, DigestReader
+from neuroca_backup.streams import DigestReader
 from neuroca_backup.trees.archive import INDEX, TAR, contents, read_index, require_facts
 from neuroca_backup.trees.entries import Entry, Kind, damaged, shown
 from neuroca_backup.trees.totals import Totals
@@ -25,14 +23,10 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
     Raises:
         DamagedError: Something is not what was backed up; names the member.
     """
-
-    def opened(name: str) -> BinaryIO:
-        return io.BufferedReader(open_member(name), CHUNK_BYTES)  # type: ignore[type-var]
-
-    links = {target: entry.path for entry in read_index(opened) if (target := alias(entry))}
+    links = {target: entry.path for entry in read_index(open_member) if (target := alias(entry))}
     held = {member.name for member in manifest.members} - {INDEX, TAR}
     totals, shards = Totals(), Shards()
-    for entry, content in contents(opened):
+    for entry, content in contents(open_member):
         totals.add(entry)
         if entry.kind is not Kind.DIRECTORY:
             shards.add(entry.path)
@@ -45,7 +39,7 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
         if entry.member not in held:
             raise damaged(INDEX, f"{entry.member} is no member of the backup")
         held.discard(entry.member)
-        with opened(entry.member) as stream:
+        with open_member(entry.member) as stream:
             _check(entry, name, stream, shards)
     if held:
         raise damaged(INDEX, f"it does not name the member {min(held)}")
@@ -66,8 +60,3 @@ def _check(entry: Entry, name: str, stream: BinaryIO, shards: Shards) -> None:
     found = reader.drain()
     if (found.size, found.sha256) != (entry.size, entry.sha256):
         raise damaged(member, f"{shown(entry.path)} is not what was backed up")
-
-
-def digest_of(data: bytes) -> str:
-    """Return the SHA-256 (hex) of `data`."""
-    return hashlib.sha256(data).hexdigest()

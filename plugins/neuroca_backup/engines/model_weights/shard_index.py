@@ -1,4 +1,4 @@
-"""The list of a model's shards, as Hugging Face's libraries write it: `*.safetensors.index.json`."""
+"""The list of a model's shards, as Hugging Face writes it: `*.safetensors.index.json`."""
 
 from __future__ import annotations
 

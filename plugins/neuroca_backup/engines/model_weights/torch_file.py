@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickletools
 import struct
+
 from neuroca_backup.engines.model_weights.sequential import Sequential, TornError
 
 ZIP_MAGIC = b"PK\x03\x04"
