@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from neuroca_backup.engines import Dividing, Reusing, RestoreTarget
+from neuroca_backup.engines import Dividing, RestoreTarget, Reusing
 from neuroca_backup.engines.model_weights import ENGINE, earlier
 from neuroca_backup.errors import (
     ConfigurationError,
@@ -142,7 +142,9 @@ def test_the_second_backup_of_three_models_stores_only_the_files_that_have_chang
         members = {member.name: member for member in zoo.stand.manifest(ref).members}
         second = members[f"files/{name}/model-00002-of-00002.safetensors"]
         assert second.origin is not None
-        assert (members[f"files/{name}/{first_shard(zoo).name}"].origin is None) == (name == "llama")
+        assert (members[f"files/{name}/{first_shard(zoo).name}"].origin is None) == (
+            name == "llama"
+        )
 
 
 def test_without_what_nobody_refers_to_of_the_first_backups_the_second_ones_restore(
@@ -380,7 +382,11 @@ def test_a_single_file_or_the_whole_model_is_restored_by_its_path(one: Zoo) -> N
     ref = one.back_up("gemma")
     assert set(one.restored(ref, "gemma/config.json")) == {"gemma/config.json"}
     assert one.restored(ref, "gemma") == one.tree("gemma")
-    for path, words in (("llama", "llama is not in"), ("gemma/x", "no gemma/x"), ("../x", "not in")):
+    for path, words in (
+        ("llama", "llama is not in"),
+        ("gemma/x", "has no gemma/x"),
+        ("../x", "not in"),
+    ):
         with pytest.raises(ConfigurationError, match=words):
             one.restored(ref, path)
 

@@ -86,7 +86,7 @@ def _rewrite(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:  # noqa: ARG001 - the contract
+def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     root = Path(tempfile.mkdtemp(prefix="neuroca-models-"))
     try:
         yield Models(root)

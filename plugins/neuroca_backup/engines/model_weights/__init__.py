@@ -75,7 +75,7 @@ class Options(BaseModel):
 
 
 class ModelWeightsEngine:
-    """See `neuroca_backup.engines.Engine`, and `Dividing` and `Reusing` there."""
+    """See `neuroca_backup.engines.Engine`, and `Dividing`, `Reusing` and `Previewing` there."""
 
     kind: ClassVar[str] = "model_weights"
     default_port: ClassVar[int] = 0
@@ -83,6 +83,7 @@ class ModelWeightsEngine:
     incremental: ClassVar[bool] = False
     keeps: ClassVar[bool] = True
     reuses: ClassVar[bool] = True
+    preview: ClassVar[tuple[str, ...]] = ("index.jsonl",)
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""

@@ -10,9 +10,8 @@ from neuroca_backup.engines.model_weights.sequential import TornError
 from neuroca_backup.engines.model_weights.structure import Shards, alias
 from neuroca_backup.model.manifest import Manifest
 from neuroca_backup.streams import DigestReader
-from neuroca_backup.trees.archive import INDEX, TAR, contents, read_index, require_facts
+from neuroca_backup.trees.archive import INDEX, TAR, check_index, contents, read_index
 from neuroca_backup.trees.entries import Entry, Kind, damaged, shown
-from neuroca_backup.trees.totals import Totals
 
 OpenMember = Callable[[str], BinaryIO]
 
@@ -25,9 +24,9 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
     """
     links = {target: entry.path for entry in read_index(open_member) if (target := alias(entry))}
     held = {member.name for member in manifest.members} - {INDEX, TAR}
-    totals, shards = Totals(), Shards()
+    check_index(open_member, manifest.dump.facts)  # first: then it is known whose fault it is
+    shards = Shards()
     for entry, content in contents(open_member):
-        totals.add(entry)
         if entry.kind is not Kind.DIRECTORY:
             shards.add(entry.path)
         if entry.kind is not Kind.FILE:
@@ -46,7 +45,6 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
     missing = shards.missing()
     if missing is not None:
         raise damaged(INDEX, f"it lacks {shown(missing[0])}, which {shown(missing[1])} names")
-    require_facts(totals, manifest.dump.facts)
 
 
 def _check(entry: Entry, name: str, stream: BinaryIO, shards: Shards) -> None:
