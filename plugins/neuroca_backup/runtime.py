@@ -18,7 +18,7 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import parts, targets
-from neuroca_backup.services.backup import Backups, BackupType, Subject
+from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
@@ -208,7 +208,7 @@ class Runtime:
             endpoint=endpoint,
             options=options,
             retention=self.settings.retention.of(source.component),
-            full_every=source.full_every,
+            full_every=source.written_full_every or default_full_every(chosen),
             part=part,
             classification=source.classification,
         )

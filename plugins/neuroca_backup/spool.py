@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from neuroca_backup.errors import SpoolError, TransientError
 from neuroca_backup.model.identity import attempt_token
-from neuroca_backup.model.manifest import Digest, Dump
+from neuroca_backup.model.manifest import Digest, Dump, Origin
 from neuroca_backup.model.tickets import Ticket
 
 _RECORD = "record.json"
@@ -32,13 +32,17 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class SpooledMember(BaseModel):
-    """A member between stages: what the engine gave, and what lies in the folder now."""
+    """A member between stages: what the engine gave, and what lies in the folder now.
+
+    With an `origin` nothing lies there: `current` is what an earlier backup has stored.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     plain: Digest
     current: Digest
+    origin: Origin | None = None
 
 
 class StageRecord(BaseModel):

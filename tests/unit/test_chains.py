@@ -242,3 +242,35 @@ def test_a_moment_that_nothing_covers_names_its_neighbours(shelf: Shelf) -> None
         shelf.covering(1)
     with pytest.raises(NotFoundError, match="after it"):
         shelf.covering(200)
+
+
+def referable(shelf: Shelf, **words: Any) -> tuple[str | None, str]:
+    """Return what the next backup may refer to, and why it may refer to nothing."""
+    ref = BackupRef.of(set_id(at=NOW, run="next"), Component.DATABASE, "mongodb")
+    given = {"engine": "mongodb", "full_every": WEEK, "now": NOW, **words}
+    found = chains.referable(shelf.inventory, ref, **given)
+    return (found.parent.ref.backup_id if found.parent else None), found.reason
+
+
+def test_the_newest_backup_that_is_whole_everywhere_is_referred_to(shelf: Shelf) -> None:
+    assert referable(shelf) == (None, "it is the first one")
+    shelf.put(48)
+    newer = shelf.put(24)
+    shelf.put(1, sound=None)
+    assert referable(shelf) == (newer.backup_id, "")
+
+
+def test_nothing_is_referred_to_that_another_engine_made_or_that_is_too_old(shelf: Shelf) -> None:
+    shelf.put(24, engine="other")
+    assert "made by the engine other" in referable(shelf)[1]
+    old = shelf.put(24 * 8)
+    assert referable(shelf)[0] is None
+    assert referable(shelf, full_every=2 * WEEK)[0] == old.backup_id
+
+
+def test_nothing_behind_a_damaged_backup_may_be_referred_to(shelf: Shelf) -> None:
+    shelf.put(48)
+    damaged = shelf.put(24, sound=False)
+    parent, reason = referable(shelf)
+    assert parent is None
+    assert damaged.backup_id in reason

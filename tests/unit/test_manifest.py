@@ -107,6 +107,31 @@ def _changed(change: dict[str, Any]) -> bytes:
     return document.encode(body)
 
 
+def origin(**change: Any) -> dict[str, Any]:
+    """A change of the manifest: its only member lies where this says."""
+    digest = {"size": 1, "sha256": "0" * 64}
+    there = {"backup_id": "20261122T020000Z-0a0b0c0d-postgres", "attempt": "a1", "stages": ["zstd"]}
+    member = {"name": "m", "plain": digest, "stored": digest}
+    return {"members": [member | {"origin": there | {"name": "old/m"} | change}]}
+
+
+def test_a_member_with_an_origin_lies_under_the_earlier_backup_and_counts_as_no_bytes_of_this() -> (
+    None
+):
+    sealed = SealedManifest.decode(_changed(origin()), name="manifest.json", ref=REF)
+    manifest = sealed.manifest
+    (member,) = manifest.members
+    home = "database/postgres/20261122T020000Z-0a0b0c0d-postgres/a1"
+    assert manifest.key_of(member) == f"{home}/members/old/m"
+    assert manifest.keys_of(member) == f"{home}/keys.json"
+    assert manifest.origin_of(member).stages == ("zstd",)
+    assert (manifest.own, manifest.own_size, manifest.stored_size) == ((), 0, 1)
+    assert sealed.encode() == _changed(origin()).replace(
+        json.loads(_changed(origin()))["sha256"].encode(),
+        json.loads(sealed.encode())["sha256"].encode(),
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -115,6 +140,10 @@ def _changed(change: dict[str, Any]) -> bytes:
         ({"attempt": 5}, "not a valid manifest.*attempt"),
         ({"members": [{"name": "x"}]}, "not a valid manifest.*plain"),
         ({"surprise": 1}, "not a valid manifest.*surprise"),
+        (origin(backup_id="20261123T020000Z-1f0c9a3e-postgres"), "no earlier backup of postgres"),
+        (origin(backup_id="20261122T020000Z-1f0c9a3e-mongodb"), "no earlier backup of postgres"),
+        (origin(backup_id="latest"), "'latest' is not a backup id"),
+        (origin(surprise=1), "not a valid manifest.*surprise"),
         ({"started_at": "2026-11-23T02:00:01"}, "not a valid manifest.*started_at"),
         ({"backup_id": "20261123T020000Z-1f0c9a3e-mongodb"}, "manifest of another backup"),
     ],

@@ -488,3 +488,21 @@ def _python(code: str, *, cwd: str | None = None) -> str:
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
+
+
+def test_what_hardly_shrinks_is_compressed_at_the_quickest_level_and_the_rest_as_told() -> None:
+    chance = random.Random(7)  # noqa: S311 - the same bytes every time
+    weights = bytearray(chance.randbytes(3 * MIB))
+    weights[1::2] = bytes(0x30 + byte % 16 for byte in weights[1::2])  # as exponents are: alike
+    text = b"".join(
+        b"memory %d of the semantic tier\n" % chance.randrange(10**6) for _ in range(10**5)
+    )
+    for data, level, other in ((bytes(weights), 1, 12), (text, 12, 1)):
+        stored = forward([ZstdStage(level=12, threads=0)], data)
+        assert stored == at_level(data, level) != at_level(data, other)
+        assert backward([ZstdStage()], stored) == data
+
+
+def at_level(data: bytes, level: int) -> bytes:
+    chunker = zstandard.ZstdCompressor(level=level, write_checksum=True).chunker()
+    return b"".join([*chunker.compress(data), *chunker.finish()])

@@ -38,6 +38,8 @@ def rebuild(context: typer.Context) -> None:
         render.say(f"Forgotten, no store holds it: {backup_id}")
     for place in found.unfinished:
         render.say(f"No backup, it has no manifest: {place}")
+    for place in found.referenced:
+        render.say(f"No backup any more, but later ones refer to its members: {place}")
     for problem in found.problems:
         line(f"problem: {problem}")
     if not found.complete:

@@ -37,10 +37,18 @@ class Sink(Protocol):
         """
         ...
 
+    def reuse(self, name: str, *, of: str) -> bool:
+        """Let the member `name` be the member `of` of the parent, unchanged: no byte is stored.
+
+        Only for engines that are `Reusing`. Returns False, having done nothing, where the parent
+        has no such member or its bytes are due to be stored again: write the member then.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The backup that an incremental one continues; `open` gives a member's original bytes.
+    """The backup that a new one continues, or refers to; `open` gives a member's original bytes.
 
     Every byte is checked while it is read, and what was left unread when the block ends.
     """
@@ -180,6 +188,18 @@ class Engine(Protocol):
         A repeat changes nothing more and returns no notes.
         """
         ...
+
+
+@runtime_checkable
+class Reusing(Protocol):
+    """An engine whose backups may refer to members of an earlier one instead of storing them.
+
+    Where `reuses` is True, `dump` gets as its parent the newest backup that was found whole in
+    every store, and may say `Sink.reuse` of what has not changed since. The new backup is a full
+    one all the same: a restore of it reads what it names, wherever that lies.
+    """
+
+    reuses: ClassVar[bool]
 
 
 @runtime_checkable

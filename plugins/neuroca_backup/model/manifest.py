@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from neuroca_backup.errors import DamagedError
+from neuroca_backup.errors import ConfigurationError, DamagedError
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 
@@ -26,14 +36,42 @@ class Digest(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Origin(BaseModel):
+    """Where the bytes of a member lie: under which backup and attempt, and by what name.
+
+    They are sealed with that backup's keyset, for that place; `stages` are what was done to them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backup_id: str
+    attempt: str
+    name: str
+    stages: tuple[str, ...]
+
+
 class Member(BaseModel):
-    """One named byte stream: `plain` as the engine gave it, `stored` as the store holds it."""
+    """One named byte stream: `plain` as the engine gave it, `stored` as the store holds it.
+
+    `origin` is where the bytes lie when an earlier backup holds them, None when this one does.
+    It names the backup that really holds them: no reference leads to another reference.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     plain: Digest
     stored: Digest
+    origin: Origin | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_origin(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A manifest without references is the same bytes as before there were any: programs
+        # older than references go on reading it.
+        fields: dict[str, Any] = standard(self)
+        if self.origin is None:
+            fields.pop("origin", None)
+        return fields
 
 
 class Dump(BaseModel):
@@ -96,10 +134,30 @@ class Manifest(BaseModel):
     classification: str = "confidential"
     product: str
 
+    @model_validator(mode="after")
+    def _refers_to_its_own_past(self) -> Manifest:
+        for member in self.members:
+            if member.origin is not None:
+                try:
+                    earlier = BackupRef(member.origin.backup_id, self.component)
+                except ConfigurationError as error:
+                    raise ValueError(f"the origin of {member.name}: {error.problem}") from None
+                if earlier.source != self.source or earlier.backup_id >= self.backup_id:
+                    raise ValueError(
+                        f"the origin of {member.name} is {earlier.backup_id}, which is no earlier "
+                        f"backup of {self.source}"
+                    )
+        return self
+
     @property
     def ref(self) -> BackupRef:
         """Which backup this is."""
         return BackupRef(backup_id=self.backup_id, component=self.component)
+
+    @property
+    def own(self) -> tuple[Member, ...]:
+        """The members whose bytes this backup holds itself."""
+        return tuple(member for member in self.members if member.origin is None)
 
     @property
     def plain_size(self) -> int:
@@ -108,12 +166,32 @@ class Manifest(BaseModel):
 
     @property
     def stored_size(self) -> int:
-        """Bytes of all members in one store."""
+        """Bytes of all members in one store, those of earlier backups that it refers to, too."""
         return sum(member.stored.size for member in self.members)
+
+    @property
+    def own_size(self) -> int:
+        """Bytes that this backup itself takes in one store."""
+        return sum(member.stored.size for member in self.own)
+
+    def origin_of(self, member: Member) -> Origin:
+        """Where the bytes of `member` lie, which is here unless it refers to an earlier backup."""
+        return member.origin or Origin(
+            backup_id=self.backup_id, attempt=self.attempt, name=member.name, stages=self.stages
+        )
+
+    def holder_of(self, member: Member) -> BackupRef:
+        """The backup that holds the bytes of `member`."""
+        return BackupRef(self.origin_of(member).backup_id, self.component)
 
     def key_of(self, member: Member) -> str:
         """The object key of `member`."""
-        return self.ref.member_key(self.attempt, member.name)
+        origin = self.origin_of(member)
+        return self.holder_of(member).member_key(origin.attempt, origin.name)
+
+    def keys_of(self, member: Member) -> str:
+        """The object key of the keyset that `member` is sealed with."""
+        return self.holder_of(member).keys_key(self.origin_of(member).attempt)
 
 
 @dataclass(frozen=True, slots=True)

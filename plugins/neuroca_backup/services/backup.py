@@ -16,8 +16,13 @@ from typing import Any, TypeVar
 
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
-from neuroca_backup.engines import Engine, Fingerprinting, Parent, Sink
-from neuroca_backup.errors import ChainBrokenError, DamagedError, KeyUnavailableError
+from neuroca_backup.engines import Engine, Fingerprinting, Parent, Reusing, Sink
+from neuroca_backup.errors import (
+    ChainBrokenError,
+    DamagedError,
+    KeyUnavailableError,
+    NotFoundError,
+)
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
@@ -46,6 +51,11 @@ from neuroca_backup.streams import DigestReader, copy
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+
+# A chain is replayed link by link, so it is kept short. What is referred to costs a restore
+# nothing: a model backed up every week is stored a few times a year, not every second week.
+_CHAIN_AGE = timedelta(days=7)
+_REFERENCE_AGE = timedelta(days=90)
 
 # A run is never this long; what is older belongs to runs that never came to their teardown.
 STALE_SPOOL = timedelta(days=3)
@@ -141,7 +151,7 @@ class Backups:
 
             def into_spool(parent: Parent | None) -> tuple[Folder, StageRecord]:
                 folder = self._spool.claim(ref.backup_id, "dump")
-                sink = pipeline.SpoolSink(folder, progress)
+                sink = pipeline.SpoolSink(folder, progress, earlier=_earlier(subject, parent))
                 dump = _dumped(subject, sink, parent)
                 pipeline.require_content(dump, sink.sizes, source=ref.source)
                 return folder, StageRecord(
@@ -149,7 +159,7 @@ class Backups:
                     started_at=started,
                     dump=dump,
                     members=sink.members,
-                    parent=parent.manifest.backup_id if parent else None,
+                    parent=_continued_id(subject, parent),
                     before_restore=before_restore,
                 )
 
@@ -179,7 +189,8 @@ class Backups:
             (folder.path / "manifest.json").read_bytes(), name="manifest.json", ref=ticket.ref
         )
         manifest = sealed.manifest
-        with timed(self._ledger, ticket.ref, "upload", total=manifest.stored_size) as progress:
+        self._copies.require_origins(self._primary, manifest)
+        with timed(self._ledger, ticket.ref, "upload", total=manifest.own_size) as progress:
 
             def one(member: Member) -> None:
                 key = manifest.key_of(member)
@@ -190,7 +201,7 @@ class Backups:
                     reader = DigestReader(raw, expected=member.stored, name=key, store="spool")
                     copy(reader, out, on_bytes=progress.add)
 
-            pipeline.in_parallel(one, manifest.members, workers=self._workers)
+            pipeline.in_parallel(one, manifest.own, workers=self._workers)
             keys = (folder.path / "keys.json").read_bytes()
             self._primary.put(ticket.ref.keys_key(manifest.attempt), keys)
             winner = self._copies.commit(self._primary, sealed)
@@ -224,14 +235,21 @@ class Backups:
         with timed(self._ledger, ref, "stream") as progress:
 
             def into_store(parent: Parent | None) -> tuple[Dump, tuple[Member, ...], str | None]:
-                sink = pipeline.StoreSink(self._primary, ref, attempt, stages, progress)
+                sink = pipeline.StoreSink(
+                    self._primary,
+                    ref,
+                    attempt,
+                    stages,
+                    progress,
+                    earlier=_earlier(subject, parent),
+                )
                 try:
                     dump = _dumped(subject, sink, parent)
                     pipeline.require_content(dump, sink.sizes, source=ref.source)
                 except BaseException:
                     abandon()
                     raise
-                return dump, sink.members, parent.manifest.backup_id if parent else None
+                return dump, sink.members, _continued_id(subject, parent)
 
             (dump, members, parent), reason = self._continuing(
                 subject, ref, backup_type, into_store
@@ -248,6 +266,7 @@ class Backups:
                     parent=parent,
                     before_restore=before_restore,
                 )
+                self._copies.require_origins(self._primary, sealed.manifest)
                 self._primary.put(ref.keys_key(attempt), keys)
             except BaseException:
                 abandon()
@@ -336,7 +355,10 @@ class Backups:
         """
         if not subject.engine.incremental:
             asked = backup_type is BackupType.INCREMENTAL
-            return work(None), f"{subject.kind} takes full backups only" if asked else ""
+            reason = f"{subject.kind} takes full backups only" if asked else ""
+            if _reuses(subject.engine) and backup_type is not BackupType.FULL:
+                return self._referring(subject, ref, work), reason
+            return work(None), reason
         if backup_type is BackupType.FULL:
             return work(None), ""
         choice = chains.continued(
@@ -361,6 +383,27 @@ class Backups:
             )
         log.warning("%s is a full backup: %s", ref.backup_id, reason)
         return work(None), reason
+
+    def _referring(
+        self, subject: Subject, ref: BackupRef, work: Callable[[Parent | None], Result]
+    ) -> Result:
+        """Do `work` with the backup whose members may be referred to, or with None: store all."""
+        choice = chains.referable(
+            Inventory(self._stores),
+            ref,
+            engine=subject.kind,
+            full_every=subject.full_every,
+            now=datetime.now(UTC),
+        )
+        reason = choice.reason
+        if choice.parent is not None:
+            try:
+                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                return work(parent)
+            except (DamagedError, KeyUnavailableError, NotFoundError) as error:
+                reason = error.problem
+        log.info("%s stores all that it holds: %s", ref.backup_id, reason)
+        return work(None)
 
     def _stage(
         self,
@@ -419,7 +462,12 @@ class Backups:
             parent=record.parent,
             before_restore=record.before_restore,
             members=tuple(
-                Member(name=member.name, plain=member.plain, stored=member.current)
+                Member(
+                    name=member.name,
+                    plain=member.plain,
+                    stored=member.current,
+                    origin=member.origin,
+                )
                 for member in members
             ),
         )
@@ -480,7 +528,7 @@ def _ticket(ref: BackupRef, folder: Folder, record: StageRecord) -> Ticket:
         stage=record.stage,
         place=folder.place,
         members=len(record.members),
-        size=sum(member.current.size for member in record.members),
+        size=sum(member.current.size for member in record.members if member.origin is None),
     )
 
 
@@ -491,7 +539,7 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
         stage="stored",
         place="",
         members=len(manifest.members) if manifest else 0,
-        size=manifest.stored_size if manifest else 0,
+        size=manifest.own_size if manifest else 0,
     )
 
 
@@ -501,6 +549,27 @@ def _dumped(subject: Subject, sink: Sink, parent: Parent | None) -> Dump:
     if not subject.part:
         return dump
     return dump.model_copy(update={"facts": {**dump.facts, "part": subject.part}})
+
+
+def default_full_every(engine: Engine) -> timedelta:
+    """Return how old what a backup builds on may be, where the source does not say it."""
+    return _REFERENCE_AGE if _reuses(engine) else _CHAIN_AGE
+
+
+def _reuses(engine: Engine) -> bool:
+    return isinstance(engine, Reusing) and engine.reuses
+
+
+def _earlier(subject: Subject, parent: Parent | None) -> pipeline.Earlier | None:
+    """Return what the dump may refer to; an engine that continues its parent refers to nothing."""
+    if parent is None or not _reuses(subject.engine):
+        return None
+    return pipeline.Earlier(parent.manifest, since=datetime.now(UTC) - subject.full_every)
+
+
+def _continued_id(subject: Subject, parent: Parent | None) -> str | None:
+    """Return the parent for the manifest: a backup that only refers to it is a full one."""
+    return parent.manifest.backup_id if parent and subject.engine.incremental else None
 
 
 def _noted(record: StageRecord, reason: str) -> StageRecord:

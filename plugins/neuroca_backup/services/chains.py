@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from neuroca_backup.errors import ChainBrokenError, NotFoundError
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest
+from neuroca_backup.model.status import Level
 from neuroca_backup.services.inventory import CLOCK_TOLERANCE, Inventory, Listed
 
 
@@ -71,6 +72,32 @@ def continued(
     if newest is None:
         return Choice(None, "there is no backup to continue")
     return Choice(None, f"no backup can be continued; the newest is {newest}, and {reason}")
+
+
+def referable(
+    inventory: Inventory, ref: BackupRef, *, engine: str, full_every: timedelta, now: datetime
+) -> Choice:
+    """Choose the backup whose members the backup `ref` may refer to: the newest that may be.
+
+    It must be made by the same engine, older than `ref`, not from the future, at most `full_every`
+    old, and whole in every store: the same attempt everywhere, read back and found sound. Behind a
+    damaged one nothing is chosen: what is damaged may lie in the earlier one that it refers to.
+    """
+    why = ""
+    for found in inventory.newest_first(ref.component, ref.source):
+        if found.ref.backup_id >= ref.backup_id:
+            continue
+        if now - found.ref.time > full_every:
+            reason: str | None = f"it is older than {_words(full_every)}"
+        else:
+            reason = _unfit(inventory, found, engine=engine, now=now) or _partial(inventory, found)
+        if reason is None:
+            return Choice(found)
+        why = why or f"the newest is {found.ref.backup_id}, and {reason}"
+        found_damaged = any(check.findings for check in found.verifications.values())
+        if found_damaged or now - found.ref.time > full_every:
+            break
+    return Choice(None, f"no backup can be referred to; {why}" if why else "it is the first one")
 
 
 def covering(
@@ -145,6 +172,20 @@ def _unfit(inventory: Inventory, found: Listed, *, engine: str, now: datetime) -
         return error.problem
     unverified = next((one for one in chain if not one.verified), None)
     return None if unverified is None else f"its link {unverified.ref.backup_id} is not verified"
+
+
+def _partial(inventory: Inventory, found: Listed) -> str | None:
+    """Return why not every store holds `found` whole, or None."""
+    attempts = {manifest.attempt for manifest in found.manifests.values()}
+    if len(attempts) > 1:
+        return "the stores hold different attempts at it"
+    for store in inventory.stores:
+        check = found.verifications.get(store)
+        if store not in found.manifests:
+            return f"{store} does not have it"
+        if check is None or not check.sound or check.level < Level.INTACT:
+            return f"the copy in {store} was not verified, or found damaged"
+    return None
 
 
 def _walk(inventory: Inventory, chosen: Listed) -> tuple[Listed, ...]:

@@ -20,6 +20,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
 from neuroca_backup.services.fetch import authenticate
+from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages import compression
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -61,7 +62,7 @@ def extract(
     with _new_file(output) as out:
         for store in stores:
             try:
-                size = _copy(store, ref, member, keyring, out, raw=raw)
+                size = _copy((store, *stores), ref, member, keyring, out, raw=raw)
             except _NoMemberError:
                 raise
             except BackupError as error:
@@ -77,18 +78,28 @@ def extract(
 
 
 def _copy(
-    store: Store, ref: BackupRef, name: str, keyring: Keyring, out: BinaryIO, *, raw: bool
+    stores: Sequence[Store],
+    ref: BackupRef,
+    name: str,
+    keyring: Keyring,
+    out: BinaryIO,
+    *,
+    raw: bool,
 ) -> int:
-    manifest, keyset = authenticate(store, ref, keyring)
+    """Copy the member from the first of `stores`; keys of an earlier backup may be in any."""
+    store = stores[0]
+    manifest, own = authenticate(store, ref, keyring)
     member = _member(manifest, name)
-    names = [one for one in manifest.stages if not (raw and one == compression.NAME)]
-    stages = resolve(names, keyset=keyset, ref=ref)
+    origin = manifest.origin_of(member)
+    keyset = Keysets(manifest, own, stores=stores, keyring=keyring).of(member)
+    names = [one for one in origin.stages if not (raw and one == compression.NAME)]
+    stages = resolve(names, keyset=keyset, ref=manifest.holder_of(member))
     key = manifest.key_of(member)
     expected = None if raw else member.plain
     progress = Progress(f"decrypt {name}", total=None if expected is None else expected.size)
     with store.reader(key) as opened:
         stored = DigestReader(opened, expected=member.stored, name=key, store=store.name)
-        with backward_all(stages, stored, member=name) as plain:
+        with backward_all(stages, stored, member=origin.name) as plain:
             checked = DigestReader(plain, expected=expected, name=key, store=store.name)
             copy(checked, out, on_bytes=progress.add)
         stored.drain()

@@ -25,6 +25,7 @@ from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
 from neuroca_backup.services.inventory import Listed, read_keys, read_manifest
+from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder, Spool, SpooledMember, translated
 from neuroca_backup.stages.resolve import backward_all, resolve
@@ -52,7 +53,7 @@ class Fetching:
     used: dict[str, int] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
-    _opened: dict[str, tuple[Manifest, Keyset]] = field(default_factory=dict)
+    _opened: dict[str, tuple[Manifest, Keysets]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self) -> Manifest:
@@ -60,7 +61,8 @@ class Fetching:
         answers: list[BackupError] = []
         for name, store in self.stores.items():
             try:
-                self._opened[name] = authenticate(store, self.ref, self.keyring)
+                manifest, keyset = authenticate(store, self.ref, self.keyring)
+                self._opened[name] = (manifest, self._keysets(manifest, keyset, nearest=store))
             except BackupError as error:
                 answers.append(error)
                 self.lost.add(name)
@@ -75,12 +77,24 @@ class Fetching:
         return first
 
     def member(self, member: Member, folder: Folder) -> SpooledMember:
-        """Fetch one member from the nearest store whose copy is good."""
+        """Fetch one member from the nearest store whose copy is good.
+
+        A member that an earlier backup holds is read there; the keys of that one may come from
+        another store than its bytes.
+        """
         reasons: list[str] = []
         transient = True
-        for name, (manifest, keyset) in self._opened.items():
+        for name, (manifest, keysets) in self._opened.items():
             if name in self.lost:
                 reasons.append(f"{name}: stopped answering")
+                continue
+            try:
+                keyset = keysets.of(member)
+            except KeyUnavailableError:
+                raise
+            except BackupError as error:
+                transient = transient and isinstance(error, TransientError)
+                reasons.append(f"{name}: {error.problem}")
                 continue
             try:
                 self._fetch(self.stores[name], manifest, keyset, member, folder)
@@ -127,6 +141,10 @@ class Fetching:
         ):
             copy(plain, out, on_bytes=self.progress.add)
 
+    def _keysets(self, manifest: Manifest, own: Keyset, *, nearest: Store) -> Keysets:
+        others = [store for store in self.stores.values() if store is not nearest]
+        return Keysets(manifest, own, stores=(nearest, *others), keyring=self.keyring)
+
     def _fall_back(self, note: str) -> None:
         log.warning("%s", note)
         self.fallbacks.append(note)
@@ -138,14 +156,16 @@ def opened(
 ) -> Iterator[DigestReader]:
     """Give the original bytes of a stored member; what the block leaves unread is read, too.
 
+    `keyset` is that of the backup that holds the bytes.
+
     Raises:
         DamagedError: Its stored or its original bytes are not what the manifest says.
     """
-    key = manifest.key_of(member)
-    stages = resolve(manifest.stages, keyset=keyset, ref=manifest.ref)
+    key, origin = manifest.key_of(member), manifest.origin_of(member)
+    stages = resolve(origin.stages, keyset=keyset, ref=manifest.holder_of(member))
     with store.reader(key) as raw:
         stored = DigestReader(raw, expected=member.stored, name=key, store=store.name)
-        with backward_all(stages, stored, member=member.name) as unsealed:
+        with backward_all(stages, stored, member=origin.name) as unsealed:
             plain = DigestReader(unsealed, expected=member.plain, name=key, store=store.name)
             yield plain
             plain.drain()
@@ -171,15 +191,17 @@ def parent_of(found: Listed, *, stores: Mapping[str, Store], keyring: Keyring) -
             log.warning("%s cannot be continued from %s: %s", found.ref.backup_id, name, error)
             answers.append(error)
             continue
+        others = [stores[other] for other in found.manifests if other != name]
+        keysets = Keysets(manifest, keyset, stores=(stores[name], *others), keyring=keyring)
         members = {member.name: member for member in manifest.members}
-        return Parent(manifest, partial(_member_of, stores[name], manifest, keyset, members))
+        return Parent(manifest, partial(_member_of, stores[name], manifest, keysets, members))
     raise answers[-1]
 
 
 def _member_of(
-    store: Store, manifest: Manifest, keyset: Keyset, members: Mapping[str, Member], name: str
+    store: Store, manifest: Manifest, keysets: Keysets, members: Mapping[str, Member], name: str
 ) -> AbstractContextManager[BinaryIO]:
-    return opened(store, manifest, keyset, members[name])
+    return opened(store, manifest, keysets.of(members[name]), members[name])
 
 
 def authenticate(store: Store, ref: BackupRef, keyring: Keyring) -> tuple[Manifest, Keyset]:

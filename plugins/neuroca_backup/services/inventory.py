@@ -242,10 +242,15 @@ def read_manifest(store: Store, ref: BackupRef) -> SealedManifest:
 
 def read_keys(store: Store, manifest: Manifest) -> KeysDocument:
     """Return the wrapped keys of a backup; those of another one in their place are damage."""
-    key = manifest.ref.keys_key(manifest.attempt)
+    return keys_at(store, manifest.ref, manifest.attempt)
+
+
+def keys_at(store: Store, ref: BackupRef, attempt: str) -> KeysDocument:
+    """Return the wrapped keys of one attempt at a backup, whose manifest may be gone by now."""
+    key = ref.keys_key(attempt)
     name = f"{store.name}:{key}"
     found = KeysDocument.decode(store.get(key), name=name)
-    if found.backup_id != manifest.backup_id:
+    if found.backup_id != ref.backup_id:
         raise DamagedError(
             f"{name} holds the keys of another backup, {found.backup_id}",
             remedy="Restore from another store, then replicate this backup again.",

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from neuroca_backup.errors import EmptySourceError
 from neuroca_backup.model.identity import BackupRef
-from neuroca_backup.model.manifest import Digest, Dump, Member
+from neuroca_backup.model.manifest import Digest, Dump, Manifest, Member
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder, SpooledMember, member_path, translated
 from neuroca_backup.stages import Stage
@@ -42,12 +43,40 @@ def in_parallel(
             raise
 
 
+class Earlier:
+    """The members of an earlier backup that a new one may refer to instead of storing them.
+
+    Args:
+        manifest: The earlier backup, whole in every store.
+        since: What was stored before this moment (aware) is stored again: a reference ties the
+            new backup to old objects, and those have to be written anew some time.
+    """
+
+    def __init__(self, manifest: Manifest, *, since: datetime) -> None:
+        self._manifest = manifest
+        self._members = {
+            member.name: member
+            for member in manifest.members
+            if manifest.holder_of(member).time >= since
+        }
+
+    def member(self, name: str, *, of: str) -> Member | None:
+        """Return the member `of` as the member `name` of a new backup; None: store it anew."""
+        found = self._members.get(of)
+        if found is None:
+            return None
+        return found.model_copy(update={"name": name, "origin": self._manifest.origin_of(found)})
+
+
 class SpoolSink:
     """Takes the members of a dump as files of a spool folder."""
 
-    def __init__(self, folder: Folder, progress: Progress) -> None:
+    def __init__(
+        self, folder: Folder, progress: Progress, *, earlier: Earlier | None = None
+    ) -> None:
         self._folder = folder
         self._progress = progress
+        self._earlier = earlier
         self._members: dict[str, SpooledMember] = {}
         self._lock = threading.Lock()
 
@@ -82,6 +111,17 @@ class SpoolSink:
                         reader.drain()
                     self._add(path.relative_to(self._folder.files).as_posix(), reader.digest)
 
+    def reuse(self, name: str, *, of: str) -> bool:
+        """Refer to the member `of` of the earlier backup, if there is one that may be used."""
+        found = self._earlier.member(name, of=of) if self._earlier else None
+        if found is None:
+            return False
+        with self._lock:
+            self._members[name] = SpooledMember(
+                name=name, plain=found.plain, current=found.stored, origin=found.origin
+            )
+        return True
+
     def _add(self, name: str, digest: Digest) -> None:
         with self._lock:
             self._members[name] = SpooledMember(name=name, plain=digest, current=digest)
@@ -97,8 +137,11 @@ class StoreSink:
         attempt: str,
         stages: Sequence[Stage],
         progress: Progress,
+        *,
+        earlier: Earlier | None = None,
     ) -> None:
         self._store = store
+        self._earlier = earlier
         self._ref = ref
         self._attempt = attempt
         self._stages = stages
@@ -131,6 +174,15 @@ class StoreSink:
         """Return None: a tool that needs a directory cannot have one here."""
         return
 
+    def reuse(self, name: str, *, of: str) -> bool:
+        """Refer to the member `of` of the earlier backup, if there is one that may be used."""
+        found = self._earlier.member(name, of=of) if self._earlier else None
+        if found is None:
+            return False
+        with self._lock:
+            self._members[name] = found
+        return True
+
 
 def transform(
     source: Folder,
@@ -144,7 +196,8 @@ def transform(
     """Put every member of `source` through `stages` into `target`, several at once.
 
     Each member is checked against its digest while it is read, so what a disk has changed since
-    the last stage never gets further.
+    the last stage never gets further. Members that an earlier backup holds have no bytes here and
+    pass as they are.
     """
 
     def one(member: SpooledMember) -> SpooledMember:
@@ -159,8 +212,10 @@ def transform(
                 copy(reader, first, on_bytes=progress.add)
         return member.model_copy(update={"current": written.digest})
 
-    largest_first = sorted(members, key=lambda member: -member.current.size)
+    here = [member for member in members if member.origin is None]
+    largest_first = sorted(here, key=lambda member: -member.current.size)
     done = in_parallel(one, largest_first, workers=workers)
+    done += [member for member in members if member.origin is not None]
     return tuple(sorted(done, key=lambda member: member.name))
 
 

@@ -21,6 +21,7 @@ from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Verification
+from neuroca_backup.services import needs
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
@@ -44,14 +45,16 @@ class RebuildReport:
     """What a rebuild found.
 
     `backups` counts distinct backups and `copies` backups in each store; `unfinished` are folders
-    without a manifest (`store: prefix`), which are no backups; `forgotten` are the ids that the
-    catalog listed and no store holds. Any problem makes the rebuild incomplete.
+    without a manifest (`store: prefix`), which are no backups, and `referenced` those among them
+    whose members later backups refer to; `forgotten` are the ids that the catalog listed and no
+    store holds. Any problem makes the rebuild incomplete.
     """
 
     backups: int = 0
     copies: int = 0
     forgotten: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    referenced: list[str] = field(default_factory=list)
     problems: list[RebuildProblem] = field(default_factory=list)
 
     @property
@@ -74,6 +77,7 @@ def rebuild(catalog: Catalog, stores: Mapping[str, Store]) -> RebuildReport:
     walk = _Rebuild(catalog, stores)
     for store in stores:
         walk.record_store(store)
+    walk.tell_apart()
     if walk.listed_completely:
         walk.forget()
     return walk.report
@@ -94,15 +98,23 @@ class _Rebuild:
         }
         self._held: dict[BackupRef, tuple[str, ...]] = {}
         self._unreadable: set[BackupRef] = set()
+        self._referred: set[str] = set()
 
     def record_store(self, name: str) -> None:
         """Record every backup of one store; what is wrong with the store goes to the report."""
         for manifest, verification in self._backups(name):
             self._record(name, manifest, verification)
+            self._referred.update(f"{name}: {one.prefix}" for one in needs.holders(manifest))
             stores = self._held.get(manifest.ref, ())
             self._held[manifest.ref] = (*stores, name)
             self.report.backups += not stores
             self.report.copies += 1
+
+    def tell_apart(self) -> None:
+        """Split the folders without a manifest into leftovers, and what later backups refer to."""
+        found = self.report.unfinished
+        self.report.referenced = [one for one in found if one in self._referred]
+        self.report.unfinished = [one for one in found if one not in self._referred]
 
     def forget(self) -> None:
         """Remove from the catalog what no store holds any more, and copies that are gone."""

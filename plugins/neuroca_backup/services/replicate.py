@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from neuroca_backup.errors import AlreadyExistsError, BackupError, DamagedError
+from neuroca_backup.errors import AlreadyExistsError, BackupError, DamagedError, NotFoundError
 from neuroca_backup.model.identity import BackupRef
-from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
+from neuroca_backup.model.manifest import Digest, Manifest, Member, SealedManifest
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import holds, read_keys, read_manifest
+from neuroca_backup.services.inventory import holds, keys_at, read_keys, read_manifest
 from neuroca_backup.services.ledger import Ledger, timed
+from neuroca_backup.services.progress import Progress
 from neuroca_backup.stores import Store
 from neuroca_backup.streams import DigestReader, copy
 
@@ -97,22 +98,90 @@ class Copies:
             lambda catalog: catalog.record_backup(manifest, store=store.name),
         )
 
+    def require_origins(self, store: Store, manifest: Manifest) -> None:
+        """Raise unless `store` has every object of earlier backups that the manifest refers to.
+
+        Asked before the manifest is written: what it names might have been deleted meanwhile.
+
+        Raises:
+            DamagedError: Objects are missing or of another size; a repeat of the backup stores
+                those members anew, as the earlier one does not verify any more.
+        """
+        missing = [key for key, size in _referenced(manifest).items() if not _has(store, key, size)]
+        if missing:
+            raise DamagedError(
+                f"{manifest.backup_id} refers to {len(missing)} objects of earlier backups that "
+                f"{store.name} does not have whole, the first is {missing[0]}",
+                remedy="Find out who deleted them, verify the earlier backup, then take a new one.",
+                backup_id=manifest.backup_id,
+                store=store.name,
+                key=missing[0],
+            )
+
     def _copy(self, sealed: SealedManifest, store: Store) -> Manifest:
         manifest, ref = sealed.manifest, sealed.manifest.ref
-        with timed(self._ledger, ref, "replicate", total=manifest.stored_size) as progress:
+        with timed(self._ledger, ref, "replicate", total=manifest.own_size) as progress:
 
             def one(member: Member) -> None:
-                key = manifest.key_of(member)
-                if store.copy_from(self._primary, key):
-                    progress.add(member.stored.size)
-                    return
-                with self._primary.reader(key) as raw, store.writer(key) as out:
-                    reader = DigestReader(
-                        raw, expected=member.stored, name=key, store=self._primary.name
-                    )
-                    copy(reader, out, on_bytes=progress.add)
+                self._copy_object(store, manifest.key_of(member), member.stored, progress)
 
-            pipeline.in_parallel(one, manifest.members, workers=self._workers)
+            pipeline.in_parallel(one, manifest.own, workers=self._workers)
+            self._complete_origins(manifest, store, progress)
             keys = read_keys(self._primary, manifest)
             store.put(ref.keys_key(manifest.attempt), keys.encode())
             return self.commit(store, sealed)
+
+    def _complete_origins(self, manifest: Manifest, store: Store, progress: Progress) -> None:
+        """Copy what `store` lacks of the earlier backups that the manifest refers to."""
+        lacking = {
+            manifest.key_of(member): member
+            for member in manifest.members
+            if member.origin is not None
+            and not _has(store, manifest.key_of(member), member.stored.size)
+        }
+        for key in lacking:
+            log.warning("%s lacks %s, to which %s refers", store.name, key, manifest.backup_id)
+
+        def one(member: Member) -> None:
+            self._copy_object(store, manifest.key_of(member), member.stored, progress)
+
+        pipeline.in_parallel(one, list(lacking.values()), workers=self._workers)
+        for holder, attempt in sorted(_keys_places(manifest)):
+            if not _has(store, holder.keys_key(attempt)):
+                keys = keys_at(self._primary, holder, attempt)
+                store.put(holder.keys_key(attempt), keys.encode())
+
+    def _copy_object(self, store: Store, key: str, stored: Digest, progress: Progress) -> None:
+        if store.copy_from(self._primary, key):
+            progress.add(stored.size)
+            return
+        with self._primary.reader(key) as raw, store.writer(key) as out:
+            reader = DigestReader(raw, expected=stored, name=key, store=self._primary.name)
+            copy(reader, out, on_bytes=progress.add)
+
+
+def _keys_places(manifest: Manifest) -> set[tuple[BackupRef, str]]:
+    """Return backup and attempt of every keyset that referenced members are sealed with."""
+    return {
+        (manifest.holder_of(member), member.origin.attempt)
+        for member in manifest.members
+        if member.origin is not None
+    }
+
+
+def _referenced(manifest: Manifest) -> dict[str, int | None]:
+    """Return the size in bytes, None for any, of every object that belongs to another backup."""
+    found: dict[str, int | None] = {
+        manifest.key_of(member): member.stored.size
+        for member in manifest.members
+        if member.origin is not None
+    }
+    return found | {ref.keys_key(attempt): None for ref, attempt in _keys_places(manifest)}
+
+
+def _has(store: Store, key: str, size: int | None = None) -> bool:
+    try:
+        found = store.stat(key)
+    except NotFoundError:
+        return False
+    return size is None or found.size == size

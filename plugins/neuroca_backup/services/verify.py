@@ -1,17 +1,19 @@
 """Verifying: reading stored backups back and saying how far each copy is proven.
 
 A check that could not run is an error, never a result; a finding names the object and the store.
+What a backup refers to in earlier ones is read like its own members, in every store.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
@@ -25,16 +27,20 @@ from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services import pipeline
 from neuroca_backup.services.inventory import (
     holds,
+    keys_at,
     read_checked,
-    read_keys,
     read_manifest,
     read_verification,
 )
+from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages.resolve import backward_all, resolve
 from neuroca_backup.stores import Store
-from neuroca_backup.streams import DigestReader, RawStream
+from neuroca_backup.streams import CHUNK_BYTES, DigestReader, RawStream
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -182,24 +188,34 @@ class _Copy:
             read_checked(self._store, self._ref)
         except DamagedError as error:
             self._found(self._ref.checked_key, error)
-        keys: KeysDocument | None = None
-        try:
-            keys = read_keys(self._store, manifest)
-        except (DamagedError, NotFoundError) as error:
-            self._found(self._ref.keys_key(manifest.attempt), error)
+        keys = self._keys(manifest)
         if not manifest.members and not manifest.dump.empty:
             self._add(self._ref.manifest_key, "names no member, and does not say that it is empty")
         self._unlisted(manifest)
         if level <= Level.INTACT or keys is None:
-            pipeline.in_parallel(
-                lambda member: self._intact(manifest, member),
-                manifest.members,
-                workers=self._workers,
-            )
+            self._all_intact(manifest, manifest.members)
             reached = Level.INTACT
         else:
             reached = self._in_depth(sealed, keys, level)
         return Level.PRESENT if self.findings else reached
+
+    def _keys(self, manifest: Manifest) -> KeysDocument | None:
+        """Find keys that are gone or damaged, those of earlier backups, too; return its own."""
+        places = {
+            manifest.keys_of(member): (manifest.holder_of(member), member.origin.attempt)
+            for member in manifest.members
+            if member.origin is not None
+        }
+        own = self._ref.keys_key(manifest.attempt)
+        found: KeysDocument | None = None
+        for key, (ref, attempt) in {own: (self._ref, manifest.attempt), **places}.items():
+            try:
+                keys = keys_at(self._store, ref, attempt)
+            except (DamagedError, NotFoundError) as error:
+                self._found(key, error)
+            else:
+                found = keys if key == own else found
+        return found
 
     def _unlisted(self, manifest: Manifest) -> None:
         """Find objects that the manifest does not name."""
@@ -208,6 +224,11 @@ class _Copy:
         expected.add(self._ref.keys_key(manifest.attempt))
         for key in sorted(listed - expected):
             self._add(key, "does not belong to this backup")
+
+    def _all_intact(self, manifest: Manifest, members: Sequence[Member]) -> None:
+        pipeline.in_parallel(
+            lambda member: self._intact(manifest, member), members, workers=self._workers
+        )
 
     def _intact(self, manifest: Manifest, member: Member) -> None:
         key = manifest.key_of(member)
@@ -228,12 +249,21 @@ class _Copy:
         if not keyset.verify_mac(sealed.covered, sealed.mac):
             self._add(self._ref.manifest_key, "its MAC was not made with this backup's key")
             return Level.PRESENT
+        keysets = Keysets(manifest, keyset, stores=[self._store], keyring=self._keyring)
         members = {member.name: member for member in manifest.members}
         proven: set[str] = set()
 
         def opened(name: str) -> BinaryIO:
-            return _Member(self, manifest, members[name], keyset, proven)
+            member = _Member(self, manifest, members[name], keysets.of(members[name]), proven)
+            # A raw stream would give a line byte by byte.
+            return io.BufferedReader(member, CHUNK_BYTES)
 
+        known = {finding.key for finding in self.findings}
+        locked = [one for one in manifest.members if manifest.keys_of(one) in known]
+        if locked:
+            # Without all keys the structure says nothing; every byte is still held to its digest.
+            self._all_intact(manifest, manifest.members)
+            return Level.PRESENT
         if level >= Level.PARSED:
             try:
                 self._engine(manifest.engine).check(manifest, opened)
@@ -287,11 +317,11 @@ class _Member(RawStream):
         self._stack = ExitStack()
         self._name = member.name
         self._proven = proven
-        key = manifest.key_of(member)
+        key, origin = manifest.key_of(member), manifest.origin_of(member)
         raw = self._stack.enter_context(copy._store.reader(key))  # noqa: SLF001 - one mechanism
         self._stored = copy._stored(raw, member, key)  # noqa: SLF001 - as above
-        stages = resolve(manifest.stages, keyset=keyset, ref=manifest.ref)
-        plain = self._stack.enter_context(backward_all(stages, self._stored, member=member.name))
+        stages = resolve(origin.stages, keyset=keyset, ref=manifest.holder_of(member))
+        plain = self._stack.enter_context(backward_all(stages, self._stored, member=origin.name))
         self._plain = DigestReader(
             plain,
             expected=member.plain,
@@ -311,6 +341,13 @@ class _Member(RawStream):
         except BaseException:
             self._failed = True
             raise
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read into `buffer` as `read` does; return the number of bytes, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         """Check the rest, unless reading has already failed."""

@@ -23,9 +23,10 @@ class SourceSettings(Strict):
 
     Files of this machine have no connection. `classification` goes into the manifest of every
     backup; without it configuration is restricted and everything else confidential.
-    `full_every` is how old a full backup may be for incremental ones to continue it. `method` is
-    for PostgreSQL alone; with `both` the physical backup is a source of its own, whose name ends
-    in `_physical` and whose options are `physical_options`.
+    `full_every` is how old a full backup may be for incremental ones to continue it, or stored
+    bytes for later backups to refer to them. `method` is for PostgreSQL alone; with `both` the
+    physical backup is a source of its own, whose name ends in `_physical` and whose options are
+    `physical_options`.
     """
 
     component: Component
@@ -36,6 +37,11 @@ class SourceSettings(Strict):
     full_every: Duration = timedelta(days=7)
     options: dict[str, Any] = Field(default_factory=dict)
     physical_options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def written_full_every(self) -> timedelta | None:
+        """`full_every` where the file has it; None where the default is the engine's to choose."""
+        return self.full_every if "full_every" in self.model_fields_set else None
 
     @model_validator(mode="before")
     @classmethod

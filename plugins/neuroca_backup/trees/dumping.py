@@ -52,6 +52,7 @@ def dump(
     remarks: Remarks,
     large: int = LARGE_BYTES,
     known: Known = lambda _: None,
+    each: Callable[[Entry], object] = lambda _: None,
     seconds: float = STABLE_SECONDS,
 ) -> Totals:
     """Write everything that `found` (from `walk`) lists; return its counts and fingerprint.
@@ -59,7 +60,8 @@ def dump(
     Files from `large` bytes on become members of their own. `known` may return the entry of an
     earlier backup for a file that has not changed since and whose member the caller has handed to
     the sink: the file is then not read, and its `size`, `sha256` and `member` are that entry's.
-    Every other file is read for up to `seconds` until it was read in one state.
+    Every other file is read for up to `seconds` until it was read in one state. `each` is given
+    every entry as it was written.
 
     Raises:
         TransientError: A file kept changing.
@@ -71,6 +73,7 @@ def dump(
         for entry, content in _entries(found, store, remarks, known, seconds):
             totals.add(entry)
             write_all(index, entry.encode())
+            each(entry)
             if not entry.member:
                 tar.addfile(tar_info(entry), None if content is None else io.BytesIO(content))
                 forget(tar)
