@@ -101,9 +101,14 @@ class Contents:
             if length <= len(beginning)
         }
         for one in first:
-            if one.head in heads:
+            if one.head in heads and _agrees(one, beginning):
                 return one.pieces
-        alike = [one for head in heads for one in self._by_head.get(head, ())]
+        alike = [
+            one
+            for head in heads
+            for one in self._by_head.get(head, ())
+            if _agrees(one, beginning)
+        ]
         shorter = [one for one in alike if size is None or one.size <= size]
         if shorter:
             return max(shorter, key=lambda one: one.size).pieces
@@ -115,6 +120,17 @@ class Contents:
             found = self._by_pieces.get(prefix)
             if found is not None:
                 yield found
+
+
+def _agrees(content: Content, beginning: bytes) -> bool:
+    """Return whether the first piece is the file's, as far as its first bytes can tell.
+
+    The head of a tiny log is a few bytes, which others may share.
+    """
+    piece = content.pieces[0] if content.pieces else Piece("", 0)
+    if piece.size > len(beginning):
+        return True
+    return hashlib.sha256(beginning[: piece.size]).hexdigest() == piece.sha256
 
 
 def _prefixes(pieces: Sequence[Piece]) -> Iterator[bytes]:

@@ -26,6 +26,8 @@ from neuroca_backup.trees.reading import group_name, user_name
 if TYPE_CHECKING:
     from neuroca_backup.engines.logs import Options
 
+_BLOCK = 512  # bytes that st_blocks counts in
+
 
 def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
     """Write what `parent`'s chain does not hold, everything without one, and the state of the tree.
@@ -137,7 +139,8 @@ def _entries(captured: Captured) -> Iterator[Entry]:
             held = captured.held[found.identity]
             yield _file(found, held)
         elif found.is_directory:
-            yield Entry(_plain(found, Kind.DIRECTORY))
+            xattrs = listing.attributes_of(found.path)
+            yield Entry(replace(_plain(found, Kind.DIRECTORY), xattrs=xattrs))
         else:
             target = listing.target_of(found.path)
             if target is not None:
@@ -171,6 +174,7 @@ def _file(found: Found, held: Held, *, last_seen: str = "") -> Entry:
         size=held.content.size,
         sha256=held.content.sha256,
         xattrs=held.xattrs,
+        sparse=held.status.st_blocks * _BLOCK < held.content.size,
     )
     return Entry(tree, held.content, settled=held.settled, last_seen=last_seen)
 

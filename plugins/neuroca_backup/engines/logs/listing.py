@@ -11,12 +11,14 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from neuroca_backup.errors import NotFoundError
+from neuroca_backup.trees.placing import is_own
+from neuroca_backup.trees.reading import attributes
 from neuroca_backup.trees.walking import matching, readable
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -35,7 +37,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A path that is there: what `lstat` says of it, and its category ("" above the roots)."""
+    """A path that is there: what `lstat` says of it, and its category."""
 
     path: str
     category: str
@@ -79,8 +81,8 @@ def take(roots: Sequence[Root], exclude: Sequence[str] = ()) -> Listing:
     """List what the `roots` match and what lies below, without what `exclude` (globs) matches.
 
     Where a path belongs to several roots, the one that names it most closely gives its category.
-    A symbolic link is listed as such; only where a root itself is one, what it leads to is listed,
-    too, under its real path.
+    What a restore has left beside its places is left out, too. A symbolic link is listed as such;
+    only where a root itself is one, what it leads to is listed, too, under its real path.
 
     Raises:
         AccessDeniedError: A folder may not be read; names it.
@@ -110,7 +112,6 @@ def take(roots: Sequence[Root], exclude: Sequence[str] = ()) -> Listing:
     # A root deeper down comes later, and its category replaces that of a root above it.
     for path, category in sorted(starts, key=lambda start: start[0].count("/")):
         _add(listing, path, category, excluded)
-        _add_ancestors(listing, path)
     return listing
 
 
@@ -119,7 +120,7 @@ def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], b
     pending = [path]
     while pending:
         one = pending.pop()
-        if excluded(one):
+        if is_own(one.rpartition("/")[2]) or excluded(one):
             continue
         status = status_of(one)
         if status is None:
@@ -131,15 +132,6 @@ def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], b
         listing.found[one] = Found(one, category, status)
         if kind == stat.S_IFDIR:
             pending += [f"{one.rstrip('/')}/{name}" for name in names_in(one)]
-
-
-def _add_ancestors(listing: Listing, path: str) -> None:
-    """Add the folders above a root, so that a restore gives them back as they are."""
-    for parent in PurePosixPath(path).parents:
-        text = str(parent)
-        status = None if text == "/" or text in listing.found else status_of(text)
-        if status is not None:
-            listing.found[text] = Found(text, "", status)
 
 
 def status_of(path: str) -> os.stat_result | None:
@@ -173,6 +165,17 @@ def target_of(path: str) -> str | None:
             if error.errno != errno.EINVAL:
                 raise
     return None
+
+
+def attributes_of(folder: str) -> Mapping[str, str]:
+    """Return the extended attributes of a folder, values in base64; none where it is gone."""
+    with readable(folder), suppress(FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return attributes(descriptor)
+        finally:
+            os.close(descriptor)
+    return {}
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -168,7 +168,9 @@ def _header(block: bytes, *, name: str, at: int) -> Piece | None:
     try:
         entry = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except tarfile.HeaderError:
-        raise damaged(name, f"it is not an archive of pieces: no entry begins at byte {at}") from None
+        raise damaged(
+            name, f"it is not an archive of pieces: no entry begins at byte {at}"
+        ) from None
     found = _NAME.fullmatch(entry.name)
     if found is None or not entry.isreg() or not 0 < entry.size <= PIECE_BYTES:
         raise damaged(name, f"it has an entry at byte {at} that is not a piece: {entry.name!r}")
