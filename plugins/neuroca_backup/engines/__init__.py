@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
+from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
@@ -180,6 +180,17 @@ class Engine(Protocol):
         A repeat changes nothing more and returns no notes.
         """
         ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """An engine whose preflight wants to see small members of the backup, such as an index.
+
+    The `folders` of what is to be restored then hold the members that `preview` names, and no
+    others.
+    """
+
+    preview: ClassVar[tuple[str, ...]]
 
 
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)

@@ -112,9 +112,8 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
         DamagedError: Something is not what was backed up; names the member.
     """
     held = {member.name for member in manifest.members} - {INDEX, TAR}
-    totals = Totals()
+    check_index(open_member, manifest.dump.facts)  # first, so that it is known whose fault it is
     for entry, content in contents(open_member):
-        totals.add(entry)
         if entry.kind is not Kind.FILE:
             continue
         if entry.member:
@@ -127,7 +126,6 @@ def check(manifest: Manifest, open_member: OpenMember) -> None:
             require_digest(entry, content)
     if held:
         raise damaged(INDEX, f"it does not name the member {min(held)}")
-    require_facts(totals, manifest.dump.facts)
 
 
 def require_digest(entry: Entry, stream: BinaryIO, use: Callable[[bytes], object] = len) -> None:
@@ -152,8 +150,11 @@ def _piece(stream: BinaryIO) -> bytes:
         return stream.read(CHUNK_BYTES)
 
 
-def require_facts(totals: Totals, facts: Mapping[str, Any]) -> None:
-    """Raise `DamagedError` where the index does not hold what the manifest counted."""
+def check_index(open_member: OpenMember, facts: Mapping[str, Any]) -> None:
+    """Read the index alone; raise `DamagedError` where it is not what the manifest counted."""
+    totals = Totals()
+    for entry in read_index(open_member):
+        totals.add(entry)
     for word, value in totals.facts().items():
         if facts.get(word) != value:
             raise damaged(INDEX, f"its {word} are {value}, the manifest says {facts.get(word)}")
