@@ -45,7 +45,7 @@ def test_a_week_of_rotation_is_restored_byte_for_byte_and_holds_every_line_once(
         assert tree_of(restored(chain, writer, upto=number)) == tree
     found = lines_below(restored(chain, writer, "everything"))
     seen = writer.written - 5  # the last lines came after the last backup
-    assert found == {line: 1 for line in found}
+    assert found == dict.fromkeys(found, 1)
     assert {int(line.split()[1]) for line in found} == set(range(seen))
 
 

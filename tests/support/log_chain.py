@@ -60,9 +60,7 @@ class Chain:
         folder.files.mkdir(parents=True)
         sink = SpoolSink(folder, Progress("dump"))
         parent = self.links[-1].parent if self.links else None
-        found = ENGINE.dump(
-            Endpoint.this_machine(), sink, ENGINE.options(self.options), parent
-        )
+        found = ENGINE.dump(Endpoint.this_machine(), sink, ENGINE.options(self.options), parent)
         # Ids sort by their time, of which every backup needs one of its own.
         at = datetime(2026, 11, 23, tzinfo=UTC) + timedelta(seconds=number)
         ref = BackupRef.of(set_id(at=at, run="logs"), Component.LOGS, "logs")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -49,9 +48,7 @@ class Logs:
         path.write_text(path.read_text().replace("line 7 ", "line 8 "))
 
     def fingerprint(self) -> object:
-        return sorted(
-            (path, path.lstat().st_mtime_ns) for path in self._restored.parent.rglob("*")
-        )
+        return sorted((path, path.lstat().st_mtime_ns) for path in self._restored.parent.rglob("*"))
 
     def structural_damage(self, files: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         def changed(path: Path, change: Callable[[bytes], bytes]) -> tuple[str, Callable[[], None]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os.path
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from neuroca_backup.engines import (
     DIRECTORY,
@@ -21,37 +20,37 @@ from neuroca_backup.engines import (
 )
 from neuroca_backup.engines.logs.listing import Root
 from neuroca_backup.errors import ConfigurationError
-from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.endpoint import FILES, Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
+from neuroca_backup.trees.entries import is_path
 
 # ruff: noqa: PLC0415 - what reads and writes files is imported when there is work for it
 
 CATEGORIES = ("application", "metrics", "audit", "performance")
 
 
-def _absolute(pattern: str) -> str:
-    if not pattern.startswith("/") or ".." in pattern.split("/"):
-        raise ValueError("is no absolute path or glob, or has `..` in it")
-    return os.path.normpath(pattern)
-
-
-Pattern = Annotated[str, AfterValidator(_absolute)]
-
-
-class LogPath(BaseModel):
-    """A path or glob; one that is `optional` may match nothing."""
+class Listed(BaseModel):
+    """An absolute path or glob; one that is `optional` may match nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Pattern
+    path: str
     optional: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_the_path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
-def _spelled_out(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-LogPaths = tuple[Annotated[LogPath, BeforeValidator(_spelled_out)], ...]
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, path: str) -> str:
+        trimmed = path.rstrip("/")
+        if not path.startswith("/") or not is_path(trimmed[1:]):
+            raise ValueError(
+                "a path is absolute, below / and has no `.`, `..` or `//`, such as /var/log/neuroca"
+            )
+        return trimmed
 
 
 class Options(BaseModel):
@@ -65,11 +64,17 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    application: LogPaths = (LogPath(path="/var/log/neuroca"),)
-    metrics: LogPaths = ()
-    audit: LogPaths = ()
-    performance: LogPaths = ()
+    application: tuple[Listed, ...] = ()
+    metrics: tuple[Listed, ...] = ()
+    audit: tuple[Listed, ...] = ()
+    performance: tuple[Listed, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _lists_something(self) -> Options:
+        if not self.roots:
+            raise ValueError(f"list at least one path under one of {', '.join(CATEGORIES)}")
+        return self
 
     @property
     def roots(self) -> tuple[Root, ...]:
@@ -89,26 +94,25 @@ class LogsEngine:
     sandbox: ClassVar[str] = DIRECTORY
     incremental: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    preview: ClassVar[tuple[str, ...]] = ("state.jsonl",)
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options, checked and filled."""
-        options = checked_options(Options, given, kind=self.kind)
-        if not options.roots:
-            raise ConfigurationError(
-                f"options.{CATEGORIES[0]} of a logs source is empty, and so are the other lists",
-                remedy=f"Write at least one path below one of {', '.join(CATEGORIES)}.",
-                path=f"options.{CATEGORIES[0]}",
-                value=[],
-            )
-        return options.model_dump()
+        return checked_options(Options, given, kind=self.kind).model_dump()
 
-    def probe(self, endpoint: Endpoint) -> str:  # noqa: ARG002 - there is one machine
-        """Return the release of the kernel, e.g. `6.1.0-18-amd64`."""
+    def probe(self, endpoint: Endpoint) -> str:
+        """Return the version of this machine's kernel, e.g. `6.1.0-18-amd64`."""
+        if endpoint.kind != FILES:
+            raise ConfigurationError(
+                f"{endpoint.label} is a server, and logs are files of this machine",
+                remedy="Remove `connection` from the source, or name a directory as the target.",
+                value=endpoint.label,
+            )
         return platform.release()
 
     def dump(
         self,
-        endpoint: Endpoint,  # noqa: ARG002 - as above
+        endpoint: Endpoint,
         sink: Sink,
         options: Mapping[str, Any],
         parent: Parent | None = None,
@@ -116,7 +120,8 @@ class LogsEngine:
         """Write all files, with `parent` the bytes that its chain lacks, and the tree's state."""
         from neuroca_backup.engines.logs import dump
 
-        return dump.dump(sink, Options.model_validate(options), parent)
+        version = self.probe(endpoint)
+        return dump.dump(sink, Options.model_validate(options), parent, version=version)
 
     def check(self, manifest: Manifest, open_member: Callable[[str], BinaryIO]) -> None:
         """Compare every piece with its digest, and the state of the tree with the facts."""
@@ -138,6 +143,7 @@ class LogsEngine:
         """Refuse a target that holds files, a part that there is not, a disk without space."""
         from neuroca_backup.engines.logs import restore
 
+        self.probe(target.endpoint)
         return restore.preflight(backup, target)
 
     def load(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:

@@ -104,10 +104,7 @@ class Contents:
             if one.head in heads and _agrees(one, beginning):
                 return one.pieces
         alike = [
-            one
-            for head in heads
-            for one in self._by_head.get(head, ())
-            if _agrees(one, beginning)
+            one for head in heads for one in self._by_head.get(head, ()) if _agrees(one, beginning)
         ]
         shorter = [one for one in alike if size is None or one.size <= size]
         if shorter:

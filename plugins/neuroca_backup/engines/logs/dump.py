@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BLOCK = 512  # bytes that st_blocks counts in
 
 
-def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
+def dump(sink: Sink, options: Options, parent: Parent | None, *, version: str) -> Dump:
     """Write what `parent`'s chain does not hold, everything without one, and the state of the tree.
 
     Raises:
@@ -59,7 +59,7 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
     notes += _noted(captured)
     fingerprint = state.fingerprint([*tree, *gone])
     return Dump(
-        server_version=version(),
+        server_version=version,
         tools={"neuroca-backup": __version__, "python": platform.python_version()},
         consistency={"time": moment.isoformat()},
         facts={
@@ -67,6 +67,8 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
             "directories": sum(one.tree.kind is Kind.DIRECTORY for one in tree),
             "symlinks": sum(one.tree.kind is Kind.SYMLINK for one in tree),
             "ended": {"files": len(gone), "bytes": sum(one.bytes.size for one in gone)},
+            "listed": _listed(options),
+            "exclude": list(options.exclude),
             "archives": writer.archives,
             "pieces": writer.count,
             "new_bytes": writer.size,
@@ -75,11 +77,6 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
         empty=parent is not None and parent.manifest.dump.facts["fingerprint"] == fingerprint,
         notes=tuple(notes),
     )
-
-
-def version() -> str:
-    """Return the version of the system whose files these are, e.g. `6.1.0-18-amd64`."""
-    return platform.release()
 
 
 @dataclass(slots=True)
@@ -230,6 +227,13 @@ def _categories(tree: Iterable[Entry], new: dict[str, Tally]) -> dict[str, dict[
         if category in found:
             found[category] |= {"new_bytes": tally.bytes, "new_lines": tally.lines}
     return dict(sorted(found.items()))
+
+
+def _listed(options: Options) -> dict[str, list[str]]:
+    listed: dict[str, list[str]] = {}
+    for root in options.roots:
+        listed.setdefault(root.category, []).append(root.pattern)
+    return listed
 
 
 def _noted(captured: Captured) -> Iterator[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from neuroca_backup.errors import NotFoundError
+from neuroca_backup.trees.entries import shown
 from neuroca_backup.trees.placing import is_own
 from neuroca_backup.trees.reading import attributes
 from neuroca_backup.trees.walking import matching, readable
@@ -88,31 +89,39 @@ def take(roots: Sequence[Root], exclude: Sequence[str] = ()) -> Listing:
         AccessDeniedError: A folder may not be read; names it.
         NotFoundError: A root that is not optional matches nothing; names it.
     """
-    matches = matching(exclude)
-
-    def excluded(path: str) -> bool:
-        return matches(path.lstrip("/"))
-
+    excluded = _excluded(exclude)
     listing = Listing()
-    starts: list[tuple[str, str]] = []
+    # A root deeper down comes later, and its category replaces that of a root above it.
+    for path, category in sorted(tops(roots, exclude).items(), key=lambda top: top[0].count("/")):
+        _add(listing, path, category, excluded)
+    return listing
+
+
+def tops(roots: Sequence[Root], exclude: Sequence[str] = ()) -> dict[str, str]:
+    """Return the paths that the `roots` match, each with its category; raises as `take` does."""
+    excluded = _excluded(exclude)
+    found: dict[str, str] = {}
     for root in roots:
         matched = [path for path in _expanded(root.pattern) if not excluded(path)]
         if not matched and not root.optional:
             raise NotFoundError(
-                f"{root.pattern}, which options.{root.category} lists, matches nothing",
-                remedy="Correct the path, or mark it as optional: "
-                f"{{path: {root.pattern}, optional: true}}.",
-                path=root.pattern,
+                f"{shown(root.pattern)}, listed under options.{root.category}, matches nothing",
+                remedy="Correct the path; write {path: ..., optional: true} where it may be "
+                "absent.",
+                path=f"options.{root.category}",
+                value=shown(root.pattern),
             )
         for path in matched:
-            starts.append((path, root.category))
+            found.setdefault(path, root.category)
             real = os.path.realpath(path)
-            if real != path and os.path.islink(path) and os.path.lexists(real):  # noqa: PTH114 - text paths
-                starts.append((real, root.category))
-    # A root deeper down comes later, and its category replaces that of a root above it.
-    for path, category in sorted(starts, key=lambda start: start[0].count("/")):
-        _add(listing, path, category, excluded)
-    return listing
+            if os.path.islink(path) and os.path.lexists(real):  # noqa: PTH114 - text paths
+                found.setdefault(real, root.category)
+    return found
+
+
+def _excluded(patterns: Sequence[str]) -> Callable[[str], bool]:
+    matches = matching(patterns)
+    return lambda path: is_own(path.rpartition("/")[2]) or matches(path.lstrip("/"))
 
 
 def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], bool]) -> None:
@@ -120,7 +129,7 @@ def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], b
     pending = [path]
     while pending:
         one = pending.pop()
-        if is_own(one.rpartition("/")[2]) or excluded(one):
+        if excluded(one):
             continue
         status = status_of(one)
         if status is None:
