@@ -133,11 +133,21 @@ class Capture:
         if _times(held.status) == _times(found.status):
             return True
         with reading.opened(found.path) as descriptor:
-            # Cut and written to since, or another file with the same inode; if only grown, what
-            # has come is for the next backup.
-            return descriptor is not None and held.content.head == head_of(
-                reading.beginning(descriptor), held.content.size
-            )
+            return descriptor is not None and self._goes_on(descriptor)
+
+    def _goes_on(self, descriptor: int) -> bool:
+        """Return whether an open file has been read, and still begins with what was read then.
+
+        If not, it was cut and written to since, or is another file with the same inode. What has
+        come to its end is for the next backup.
+        """
+        status = os.fstat(descriptor)
+        held = self._held.get((status.st_dev, status.st_ino))
+        return (
+            held is not None
+            and status.st_size >= held.content.size
+            and held.content.head == head_of(reading.beginning(descriptor), held.content.size)
+        )
 
     def _read(self, found: Found) -> Identity | None:
         """Read the file that is at the path of `found` by now; return which one that was."""
@@ -147,6 +157,8 @@ class Capture:
                     return None
                 status = os.fstat(descriptor)
                 identity = (status.st_dev, status.st_ino)
+                if self._goes_on(descriptor):
+                    return identity
                 held = self._hold(descriptor, found, status)
             if held is not None:
                 before = self._held.get(identity)

@@ -86,25 +86,24 @@ class Contents:
         return self._inflated.get(sha256)
 
     def beginning_like(
-        self, beginning: bytes, size: int | None, first: Iterable[Content] = ()
+        self, beginning: bytes, size: int | None, likely: Iterable[Content] = ()
     ) -> Sequence[Piece]:
         """Return the pieces of a content that a file seems to continue; () for none.
 
         Args:
             beginning: The file's first `HEAD_BYTES` bytes, or all of them.
             size: Its size in bytes, None where that is not known.
-            first: Contents to prefer, where they begin alike.
+            likely: Contents that it may continue, because of its inode or its name.
         """
         heads = {
             head_of(beginning, length)
             for length in (1 << power for power in range(HEAD_BYTES.bit_length()))
             if length <= len(beginning)
         }
-        for one in first:
-            if one.head in heads and _agrees(one, beginning):
-                return one.pieces
         alike = [
-            one for head in heads for one in self._by_head.get(head, ()) if _agrees(one, beginning)
+            one
+            for one in (*likely, *(one for head in heads for one in self._by_head.get(head, ())))
+            if one.head in heads and _agrees(one, beginning)
         ]
         shorter = [one for one in alike if size is None or one.size <= size]
         if shorter:
