@@ -574,8 +574,6 @@ def test_a_schedule_without_sources_is_warned_of(tmp_path: Path) -> None:
     found = warned(tmp_path, RUNBOOK_EXAMPLE)
     assert [w.split(":")[0] for w in found if "has no sources" in w] == [
         "backup.schedule.memory_tiers",
-        "backup.schedule.configuration",
-        "backup.schedule.model_weights",
     ]
 
 

@@ -29,6 +29,7 @@ _SERVERS = {
     "neuroca_aws_dr": "s3_eu_central_1",
 }
 _CATALOG = "neuroca_catalog"
+_AIRFLOW = "neuroca_airflow"
 # Facts for us that are no words of a connection.
 _NOT_EXTRA = ("bucket", "kms_key_arn")
 
@@ -64,6 +65,7 @@ def connections(servers: Mapping[str, Endpoint], metadata: Endpoint) -> dict[str
     """Return every connection as the variable that Airflow and our command read it from."""
     found = {name: servers[kind] for name, kind in _SERVERS.items()}
     found[_CATALOG] = _in_database(metadata, CATALOG_DATABASE)
+    found[_AIRFLOW] = _in_database(metadata, METADATA_DATABASE)
     return {f"AIRFLOW_CONN_{name.upper()}": _as_json(one) for name, one in found.items()}
 
 

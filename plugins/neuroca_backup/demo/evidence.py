@@ -43,11 +43,6 @@ class Evidence:
     count: int
     noun: str
 
-    @property
-    def ratio(self) -> float:
-        """How many times smaller the backup is than what was dumped."""
-        return self.plain_size / self.stored_size
-
 
 @dataclass(frozen=True, slots=True)
 class SetEvidence:
@@ -148,7 +143,7 @@ def table(evidence: SetEvidence) -> Table:
         caption_justify="left",
     )
     shown.add_column("\nsource")
-    for header in ("dumped\nMiB", "stored\nMiB", "\nratio", "dump to\nupload"):
+    for header in ("dumped\nMiB", "stored\nMiB", "dump to\nupload"):
         shown.add_column(header, justify="right")
     shown.add_column("\nverified")
     shown.add_column("restored\nin", justify="right")
@@ -158,7 +153,6 @@ def table(evidence: SetEvidence) -> Table:
             one.source,
             f"{one.plain_size / _MIB:.1f}",
             f"{one.stored_size / _MIB:.1f}",
-            f"{one.ratio:.1f}",
             "unchanged" if one.to_upload is None else f"{one.to_upload:.1f} s",
             ", ".join(one.levels.values()),
             "-" if one.to_restore is None else f"{one.to_restore:.1f} s",

@@ -73,16 +73,33 @@ def vector_rows(manifest: Manifest) -> Counts:
     }
 
 
+def airflow_rows(manifest: Manifest) -> Counts:
+    """Return the connections, variables and pools."""
+    return {name: one["rows"] for name, one in manifest.dump.facts["tables"].items()}
+
+
 def files(manifest: Manifest) -> Counts:
     """Return the files of a tree; of a part under the part's name."""
     facts = manifest.dump.facts
     return {facts.get("part", "files"): facts["files"]}
 
 
+def log_lines(manifest: Manifest) -> Counts:
+    """Return the lines of every category of logs."""
+    categories = manifest.dump.facts["categories"]
+    return {name: one["lines"] for name, one in categories.items()}
+
+
 def configuration_lists(root: Path) -> dict[str, Any]:
     """Return the options of the configuration: a folder for each of the runbook's four kinds."""
     kinds = ("environment", "parameters", "integrations", "security")
     return {kind: [str(root / "configuration" / kind)] for kind in kinds}
+
+
+def log_lists(root: Path) -> dict[str, Any]:
+    """Return the options of the logs: a folder for each of the runbook's four kinds."""
+    kinds = ("application", "metrics", "audit", "performance")
+    return {kind: [str(root / "logs" / kind)] for kind in kinds}
 
 
 # A further source is one more line here, with a function above that reads its engine's facts.
@@ -128,6 +145,35 @@ SOURCES = (
         counts=files,
         component=Component.CONFIGURATION,
         options=configuration_lists,
+    ),
+    DemoSource(
+        name="airflow",
+        engine="airflow_metadata",
+        connection="neuroca_airflow",
+        seeded="",
+        noun="rows",
+        counts=airflow_rows,
+        component=Component.CONFIGURATION,
+    ),
+    DemoSource(
+        name="models",
+        engine="model_weights",
+        connection=None,
+        seeded="models",
+        noun="files",
+        counts=files,
+        component=Component.MODEL_WEIGHTS,
+        options=lambda root: {"roots": [str(root / "models")]},
+    ),
+    DemoSource(
+        name="logs",
+        engine="logs",
+        connection=None,
+        seeded="",
+        noun="lines",
+        counts=log_lines,
+        component=Component.LOGS,
+        options=log_lists,
     ),
 )
 
