@@ -26,6 +26,7 @@ from neuroca_backup.cli.app import app
 from neuroca_backup.connections import FileConnections
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import (
+    AccessDeniedError,
     ConfigurationError,
     NotFoundError,
     TargetRefusedError,
@@ -37,6 +38,7 @@ from neuroca_backup.settings import Settings
 from support.airflow_database import (
     MARKER,
     airflow_database,
+    bare_database,
     put_connection,
     put_pool,
     put_variables,
@@ -493,3 +495,56 @@ def test_on_a_terminal_the_lines_are_shown_and_their_secrets_masked(tmp_path: Pa
     assert "server.key differs; what it holds is not shown" in text
     for secret in (MARKER, "other-Secret-1", "other-Secret-2"):
         assert secret not in text
+
+
+def test_the_documented_privileges_are_enough_and_without_them_the_lack_is_named(
+    tmp_path: Path, postgres: Endpoint
+) -> None:
+    database = bare_database(postgres, "airflow_privileges")
+    filled(database, key := Fernet.generate_key().decode())
+    page = (PLUGINS.parent / "docs" / "reference" / "airflow-metadata.md").read_text()
+    backing_up, restoring = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    role, password = "neuroca_limited", "limited"
+    words = {"neuroca_backup": role, "DATABASE airflow": f"DATABASE {database.database}"}
+
+    def grant(statements: str) -> None:
+        for old, new in words.items():
+            statements = statements.replace(old, new)
+        with session(database) as opened:
+            opened.execute(statements.replace("'...'", f"'{password}'").encode())
+
+    with session(database) as opened:
+        opened.execute("CREATE TABLE alembic_version (version_num text)")
+    limited = replace(
+        database,
+        user=role,
+        password=password,
+        extra={**database.extra, "fernet_key": key},
+    )
+    here = stand(
+        tmp_path,
+        sources={
+            "airflow": {
+                "component": "configuration",
+                "engine": "airflow_metadata",
+                "connection": "meta",
+            }
+        },
+        AIRFLOW_CONN_META=connection(limited, "postgres"),
+    )
+    try:
+        with session(database) as opened:
+            opened.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'".encode())
+        with pytest.raises(AccessDeniedError, match="may not read the table connection"):
+            here.back_up("airflow")
+        grant(backing_up.partition("\n")[2])
+        ref = here.back_up("airflow")
+        with pytest.raises(AccessDeniedError, match="permission denied for database"):
+            here.restore(ref, RestoreTarget(limited, replace=True))
+        grant(restoring)
+        put_variables(database, key, {"plain": "8"})
+        here.restore(ref, RestoreTarget(limited, replace=True))
+        assert variables(database, key)["plain"] == "7"
+    finally:
+        with session(database) as opened:
+            opened.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
