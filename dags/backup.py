@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.notifications.failure import FailureNotice
-from neuroca_backup.operators.backup import ClearSpoolOperator, RecordSetOperator
+from neuroca_backup.operators.assets import changes_of
 from neuroca_backup.operators.backup_request import BACKUP_TYPES
+from neuroca_backup.operators.backup_run import ClearSpoolOperator, RecordSetOperator
 from neuroca_backup.operators.groups import queue_of, source_group
 from neuroca_backup.settings import Settings, default_path, load
 
@@ -46,7 +48,8 @@ PARAMS = {
         title="Backup type",
         description="Automatic continues the newest verified backup, and takes a full one where "
         "that is not possible, or no longer wanted (full_every). Incremental fails where it is not "
-        "possible. Sources whose engine knows full backups only get one whatever is chosen.",
+        "possible. Sources whose engine knows full backups only get one whatever is chosen. A "
+        "source that has not changed gets none, unless you choose Full.",
     ),
 }
 
@@ -54,12 +57,11 @@ PARAMS = {
 def backup_dag(component: Component, settings: Settings) -> DAG:
     """Return the DAG of `component`: a task group a source, and one teardown for the spool."""
     sources = settings.sources_of(component)
-    cron = settings.schedule.of(component)
     pipeline = settings.pipeline
     with DAG(
         dag_id=f"backup_{component}",
         description=f"Dump, encrypt, replicate and verify {', '.join(sources)}",
-        schedule=CronTriggerTimetable(cron, timezone="UTC") if cron else None,
+        schedule=schedule_of(component, settings),
         catchup=False,
         max_active_runs=1,
         tags=["neuroca", "backup", component.value],
@@ -76,13 +78,12 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
             "execution_timeout": settings.objectives.rpo.of(component),
         },
     ) as dag:
-        for name, source in sources.items():
-            source_group(name, source, pipeline)
-        verifies = [dag.get_task(f"{name}.verify") for name in sources]
+        groups = [source_group(name, source, pipeline) for name, source in sources.items()]
+        verifies = [dag.get_task(group.stage("verify")) for group in groups]
         verifies >> RecordSetOperator(
             task_id="set",
             component=component,
-            sources=tuple(sources),
+            sources=groups,
             trigger_rule="all_done",
         )
         if pipeline.mode == "staged":
@@ -94,9 +95,20 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
             )
             # After the uploads nothing needs the spool. It must not follow `verify`: as the only
             # leaf its own success would make a failed run green.
-            uploads = [dag.get_task(f"{name}.upload") for name in sources]
+            uploads = [dag.get_task(group.stage("upload")) for group in groups]
             uploads >> clear.as_teardown(on_failure_fail_dagrun=True)
     return dag
+
+
+def schedule_of(component: Component, settings: Settings) -> Any:
+    """Return when `component` is backed up: at the times of its cron, and when it changes."""
+    cron = settings.schedule.of(component)
+    times = CronTriggerTimetable(cron, timezone="UTC") if cron else None
+    changes = changes_of(component, settings)
+    if not changes:
+        return times
+    anyone = AssetAny(*changes)
+    return anyone if times is None else AssetOrTimeSchedule(timetable=times, assets=anyone)
 
 
 _settings = load(default_path())

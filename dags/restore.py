@@ -53,10 +53,12 @@ PARAMS = {
     "source": Param(
         sources[0],
         type="string",
-        enum=sources,
+        examples=sources,
+        pattern=rf"^({'|'.join(sources)})(__[a-z0-9_]+)?$",
         title="Source",
-        description="What to restore; a source of backup.yaml. With a backup set: any source of "
-        "the set's component.",
+        description="What to restore: a source of backup.yaml, or a part of one by the name that "
+        "its backups have, such as models__llama_3. With a backup set: any source of the set's "
+        "component.",
     ),
     "backup_id": Param(
         None,
@@ -114,8 +116,9 @@ PARAMS = {
         type="string",
         enum=list(TARGETS),
         values_display={
-            "sandbox": "A throwaway server",
+            "sandbox": "A throwaway server or directory",
             "connection": "Another server",
+            "directory": "A directory, for files",
             "in_place": "In place: replace the running source's data",
         },
         title="Target",
@@ -127,6 +130,12 @@ PARAMS = {
         title="Target connection",
         description="For another server: its Airflow connection. A server that is backed up is "
         "refused.",
+    ),
+    "target_directory": Param(
+        None,
+        type=["null", "string"],
+        title="Target directory",
+        description="For files: the absolute path of a directory on the worker, absent or empty.",
     ),
     "confirm": Param(
         None,

@@ -10,14 +10,16 @@ from typing import Any
 from neuroca_backup import engines, registry, stores
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.catalog.null import NullCatalog
+from neuroca_backup.engines import Dividing
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.keyring import Recipient
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
-from neuroca_backup.model.identity import BackupRef, Component
-from neuroca_backup.services import targets
+from neuroca_backup.model.identity import BackupRef, Component, whole_source
+from neuroca_backup.services import parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
+from neuroca_backup.services.parts import Part
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
@@ -142,19 +144,20 @@ class Runtime:
         return self.sets().find(wanted, components=(component, *others))
 
     def source(self, name: str) -> SourceSettings:
-        """Return the settings of a source.
+        """Return the settings of a source; those of the whole where `name` is a part of one.
 
         Raises:
             ConfigurationError: There is no such source; lists those that exist.
         """
-        if name not in self.settings.sources:
+        found = self.settings.source(name)
+        if found is None:
             raise ConfigurationError(
                 f"{name!r} is not a source",
                 remedy=f"Use one of: {', '.join(self.settings.sources)}; "
                 "`sources` in backup.yaml defines them.",
                 value=name,
             )
-        return self.settings.sources[name]
+        return found
 
     def component(self, name: str) -> Component:
         """Return the component that the source `name` belongs to."""
@@ -164,19 +167,49 @@ class Runtime:
         """Return the production endpoint of the source `name`."""
         return targets.own(name, self.source(name), connections=self.connections)
 
-    def subject(self, name: str) -> Subject:
-        """Return the source `name` ready to be dumped."""
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """Return what is backed up for the source `name`: itself, or every part it has now.
+
+        Raises:
+            ConfigurationError: There is no such source.
+            EmptySourceError: It is many things, and has none.
+        """
         source = self.source(name)
         chosen = engines.named(source.engine)
+        if name not in self.settings.sources or not isinstance(chosen, Dividing):
+            return (Part(source=name, name=name),)
+        return parts.discover(name, chosen, self.endpoint(name), chosen.options(source.options))
+
+    def subject(self, name: str) -> Subject:
+        """Return the source `name`, or the part of one that it names, ready to be dumped.
+
+        Raises:
+            ConfigurationError: There is no such source.
+            NotFoundError: There is no such part, or the source is many and `name` all of them.
+        """
+        source = self.source(name)
+        chosen = engines.named(source.engine)
+        endpoint, options = self.endpoint(name), chosen.options(source.options)
+        part = ""
+        if isinstance(chosen, Dividing):
+            part = parts.named(name, whole_source(name), chosen, endpoint, options).name
+            options = chosen.part(options, part)
+        elif name not in self.settings.sources:
+            raise ConfigurationError(
+                f"{name!r} is not a source, and {whole_source(name)} has no parts",
+                remedy=f"Write {whole_source(name)}.",
+                value=name,
+            )
         return Subject(
             name=name,
             component=source.component,
             kind=source.engine,
             engine=chosen,
-            endpoint=self.endpoint(name),
-            options=chosen.options(source.options),
+            endpoint=endpoint,
+            options=options,
             retention=self.settings.retention.of(source.component),
             full_every=source.written_full_every or default_full_every(chosen),
+            part=part,
             classification=source.classification,
         )
 

@@ -222,6 +222,19 @@ class Spool:
             for path in self.root.glob(f"{_CLEARED}{backup_id}-*"):
                 _delete(path)
 
+    def backups(self) -> list[str]:
+        """Return the ids of all backups and restores that the spool holds anything of."""
+        if not self.root.is_dir():
+            return []
+        found = set()
+        for path in self.root.iterdir():
+            name = path.name
+            if name.startswith(_CLEARED):  # `clear` was killed half way
+                name = name.removeprefix(_CLEARED).rpartition("-")[0]
+            if not name.startswith(_SANDBOX):
+                found.add(name)
+        return sorted(found)
+
     def sandbox(self, restore_id: str) -> Path:
         """Return the folder below which a restore's throwaway servers live."""
         return self.root / f"{_SANDBOX}{restore_id}"

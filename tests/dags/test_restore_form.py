@@ -151,8 +151,15 @@ def test_a_moment_and_parts_are_read_with_empty_lines_as_nothing(settings: Setti
         (
             {"set_id": SET, "target": "connection", "target_connection": "elsewhere"},
             ConfigurationError,
-            "several servers",
+            "it has several sources",
         ),
+        (
+            {"set_id": SET, "target": "directory", "target_directory": "/restore"},
+            ConfigurationError,
+            "it has several sources",
+        ),
+        ({"target": "directory"}, ConfigurationError, "target_directory"),
+        ({"target_directory": "/restore"}, ConfigurationError, "target_directory"),
         (
             {"set_id": SET, "target": "in_place", "confirm": "postgres"},
             TargetRefusedError,

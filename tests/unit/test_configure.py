@@ -51,6 +51,7 @@ def test_the_report_says_what_runs_when(tmp_path: Path) -> None:
         Component.MEMORY_TIERS,
         Component.CONFIGURATION,
         Component.MODEL_WEIGHTS,
+        Component.LOGS,
     ]
     database = plan[Component.DATABASE]
     assert database.cron == "0 2 * * *"

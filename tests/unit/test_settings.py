@@ -698,8 +698,11 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [m for argument in getattr(annotation, "__args__", ()) for m in models_in(argument)]
 
 
-def test_the_shipped_file_is_the_runbooks_example_where_it_is_not_commented_out() -> None:
-    assert yaml.safe_load(SHIPPED.read_text()) == yaml.safe_load(RUNBOOK_EXAMPLE)
+def test_the_shipped_file_is_the_runbooks_example_with_daily_logs_beside_its_comments() -> None:
+    expected = yaml.safe_load(RUNBOOK_EXAMPLE)
+    expected["backup"]["schedule"]["logs"] = "0 5 * * *"
+
+    assert yaml.safe_load(SHIPPED.read_text()) == expected
 
 
 def test_the_shipped_file_is_valid_as_it_stands_and_with_every_setting_in_use(

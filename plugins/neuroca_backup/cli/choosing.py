@@ -45,8 +45,9 @@ def component_of(runtime: Runtime, source: str, *, backup_id: str | None) -> Com
     """
     if backup_id is not None:
         return look_up(runtime, backup_id).ref.component
-    if source in runtime.settings.sources:
-        return runtime.component(source)
+    known_source = runtime.settings.source(source)
+    if known_source is not None:
+        return known_source.component
     inventory = Inventory(runtime.stores)
     held = list(inventory.sources())
     for component, name in held:
@@ -64,7 +65,7 @@ def component_of(runtime: Runtime, source: str, *, backup_id: str | None) -> Com
 
 def _likely_first(runtime: Runtime, backup_id: str) -> Iterator[Component]:
     source = BackupRef(backup_id, Component.DATABASE).source
-    known = runtime.settings.sources.get(source)
+    known = runtime.settings.source(source)
     if known is not None:
         yield known.component
     for component in Component:

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError
-from neuroca_backup.model.identity import BackupRef, attempt_token, set_id
+from neuroca_backup.model.identity import BackupRef, attempt_token, is_part_of, set_id
 
 if TYPE_CHECKING:
     from neuroca_backup.model.status import Level, Verification
@@ -75,7 +76,12 @@ class StoreName(StrEnum):
 
 def backup(
     context: typer.Context,
-    sources: Annotated[list[str], typer.Argument(help="Sources of backup.yaml.", metavar="SOURCE")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Sources of backup.yaml, or parts of one: models__llama_3.", metavar="SOURCE"
+        ),
+    ],
     *,
     mode: Annotated[
         Mode | None, typer.Option(help="Without it what backup.yaml says (pipeline.mode).")
@@ -85,14 +91,15 @@ def backup(
         typer.Option(
             "--type",
             help="auto: continue the newest verified backup, or take a full one where that "
-            "cannot be.",
+            "cannot be; none of a source that has not changed. full: always make one.",
         ),
     ] = Type.AUTO,
 ) -> None:
     """Back up sources, and read the copies back.
 
     The backup is copied to every store. All sources become one backup set; one that
-    fails does not stop the others.
+    fails does not stop the others. Of a source that is many things, every part is
+    backed up.
     """
     from neuroca_backup.services.backup import BackupType
     from neuroca_backup.services.inventory import Inventory
@@ -100,27 +107,64 @@ def backup(
     runtime = Session.of(context).runtime(Keys.SEAL)
     chosen = mode.value if mode is not None else runtime.settings.pipeline.mode
     run = set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
-    refs = [runtime.ref(run, source) for source in dict.fromkeys(sources)]
+    refs, errors = _due(runtime, run, sources)
+    standing: dict[BackupRef, BackupRef] = {}
 
     def one(ref: BackupRef) -> None:
-        runtime.backups.run(ref, mode=chosen, backup_type=BackupType(backup_type.value))
-        runtime.verifier.verify(ref)
+        made = runtime.backups.run(ref, mode=chosen, backup_type=BackupType(backup_type.value))
+        if made.unchanged:
+            render.say(f"{ref.source} is unchanged: it is what {made.backup_id} holds.")
+            standing[ref] = made.ref
+        else:
+            runtime.verifier.verify(ref)
 
     try:
-        _each(runtime, refs, one, inventory=Inventory(runtime.stores), otherwise=_NOT_MADE)
+        _each(
+            runtime,
+            [ref for ref in refs if ref not in errors],
+            one,
+            inventory=Inventory(runtime.stores),
+            otherwise=_NOT_MADE,
+            standing=standing,
+            errors=list(errors.values()),
+        )
     finally:
-        incomplete = _record_sets(runtime, run, refs)
+        incomplete = _record_sets(runtime, run, refs, standing)
     if incomplete:
         raise typer.Exit(worst(incomplete))
 
 
-def _record_sets(runtime: Runtime, run: str, refs: Sequence[BackupRef]) -> list[BackupError]:
+def _due(
+    runtime: Runtime, run: str, sources: Sequence[str]
+) -> tuple[list[BackupRef], dict[BackupRef, BackupError]]:
+    """Return what is to be backed up, and of it the sources whose parts could not be found."""
+    due: dict[BackupRef, None] = {}
+    errors: dict[BackupRef, BackupError] = {}
+    named = [runtime.ref(run, source) for source in sources]  # refuses a wrong name before all else
+    for ref in named:
+        try:
+            parts = runtime.parts(ref.source)
+        except BackupError as error:
+            report(error)
+            due[ref] = None
+            errors[ref] = error
+        else:
+            due |= {runtime.ref(run, part.source): None for part in parts}
+    return list(due), errors
+
+
+def _record_sets(
+    runtime: Runtime, run: str, refs: Sequence[BackupRef], standing: Mapping[BackupRef, BackupRef]
+) -> list[BackupError]:
     """Record a set a component, whatever became of its sources; report and return the errors."""
     errors: list[BackupError] = []
     for component in dict.fromkeys(ref.component for ref in refs):
         sources = [ref.source for ref in refs if ref.component is component]
+        unchanged = {
+            ref.source: one.backup_id for ref, one in standing.items() if ref.component is component
+        }
         try:
-            recorded = runtime.sets().record(run, component, sources)
+            recorded = runtime.sets().record(run, component, sources, unchanged=unchanged)
         except BackupError as error:
             report(error)
             errors.append(error)
@@ -179,7 +223,13 @@ def _chosen(
         yield look_up(runtime, backup_id).ref
         return
     if source is not None:
-        wanted = [(component_of(runtime, source, backup_id=None), source)]
+        component = component_of(runtime, source, backup_id=None)
+        parts = [
+            (one, name)
+            for one, name in inventory.sources()
+            if one is component and is_part_of(name, source)
+        ]
+        wanted = [(component, source), *parts]
     else:
         wanted = list(inventory.sources())
     for component, name in wanted:
@@ -194,12 +244,15 @@ def _each(
     *,
     inventory: Inventory,
     otherwise: str,
+    standing: Mapping[BackupRef, BackupRef] = MappingProxyType({}),
+    errors: Sequence[BackupError] = (),
 ) -> None:
     """Do `work` for every one of `refs`, whatever becomes of the others; then show them all.
 
-    `otherwise` is said where there is nothing to show.
+    `otherwise` is said where there is nothing to show. `standing` has the backups that are shown
+    in the place of those that were not made; `errors` are of what was not even begun.
     """
-    errors: list[BackupError] = []
+    errors = list(errors)
     for ref in refs:
         try:
             work(ref)
@@ -207,7 +260,7 @@ def _each(
             report(error)
             errors.append(error)
     count = render.backups(
-        (one for one in map(inventory.look, refs) if one.manifests),
+        (one for one in (inventory.look(standing.get(ref, ref)) for ref in refs) if one.manifests),
         stores=list(runtime.stores),
         unreachable=inventory.unreachable,
         now=datetime.now(UTC),

@@ -80,7 +80,8 @@ def backups(
     `unreachable` may grow while `found` is read; `otherwise` is said where nothing is found.
     """
     shown = table(
-        "backup", "kind", "class", "time (UTC)", "age", "size", "stored", "ratio", *stores
+        *("backup", "kind", "class", "time (UTC)", "age", "unchanged"),
+        *("size", "stored", "ratio", *stores),
     )
     for one in found:
         manifest = one.manifest
@@ -97,6 +98,7 @@ def backups(
             "?" if manifest is None else manifest.classification,
             one.ref.time.strftime(_TIME),
             age(now - one.ref.time),
+            "-" if one.checked_at is None else f"{age(now - one.checked_at)} ago",
             *numbers,
             *(_state(one, store, unreachable) for store in stores),
         )
@@ -132,6 +134,9 @@ def backup(
     say(f"backup      {found.ref.backup_id}")
     if manifest is not None:
         _manifest(manifest)
+    if found.checked_at is not None:
+        noted = ", ".join(sorted(found.checks))
+        say(f"{'unchanged':<11} at {found.checked_at.strftime(_TIME)} UTC (noted in {noted})")
     for number, one in enumerate(chain if len(chain) > 1 else ()):
         say(f"{'' if number else 'chain':<11} {'  ' * number}{'-> ' if number else ''}{one}")
     if chain_problem:
@@ -261,6 +266,8 @@ def _summary(found: Listed) -> dict[str, Any]:
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
         "verified": found.verified,
+        "unchanged_at": None if found.checked_at is None else found.checked_at.isoformat(),
+        "current_at": None if found.current_at is None else found.current_at.isoformat(),
         "stores": {store: _copy_json(found.verifications.get(store)) for store in found.manifests},
         "problems": dict(found.problems),
     }

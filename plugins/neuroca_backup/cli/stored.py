@@ -14,7 +14,7 @@ import typer
 from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import ExitCode
 from neuroca_backup.cli.session import Keys, Session
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import Component, is_part_of
 
 if TYPE_CHECKING:
     from neuroca_backup.keyring.keys_document import KeysDocument
@@ -30,7 +30,7 @@ def list_backups(
     component: Annotated[
         Component | None, typer.Option(help="Only this component.", case_sensitive=False)
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only this source, and its parts.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +46,8 @@ def list_backups(
     chosen = [
         inventory.newest_first(one, name)
         for one, name in inventory.sources()
-        if component in {None, one} and source in {None, name}
+        if component in {None, one}
+        and (source is None or name == source or is_part_of(name, source))
     ]
     merged = heapq.merge(*chosen, key=lambda found: found.ref.time, reverse=True)
     found = islice(merged, limit)

@@ -51,14 +51,7 @@ def backup_yaml(place: Place, servers: Mapping[str, Endpoint]) -> str:
         "secondary_kms_connection": "neuroca_aws_dr",
         "recovery_public_key": str(place.recovery / "public.pem"),
     }
-    backup["sources"] = {
-        source.name: {
-            "component": "database",
-            "engine": source.engine,
-            "connection": source.connection,
-        }
-        for source in SOURCES
-    }
+    backup["sources"] = {source.name: source.settings(place.files) for source in SOURCES}
     # A schedule of nothing would be warned about.
     sourced = {source["component"] for source in backup["sources"].values()}
     backup["schedule"] = {c: cron for c, cron in backup["schedule"].items() if c in sourced}

@@ -17,7 +17,11 @@ PREFIX = "sets"
 
 
 class SetMember(BaseModel):
-    """One source's backup: `consistent_at` is the moment whose state it brings back."""
+    """One source's backup: `consistent_at` is the moment whose state it brings back.
+
+    For a source that had not changed, that is the moment when the run saw so, and the backup is an
+    earlier one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -48,3 +49,17 @@ class Verification(BaseModel):
     def sound(self) -> bool:
         """Whether the copy was read back and nothing is wrong with it."""
         return not self.findings and self.level >= Level.INTACT
+
+
+class Checked(BaseModel):
+    """When a source was last seen to be what a backup of it holds, so that no new one was made.
+
+    `fingerprint` (SHA-256, hex) is what the source and the backup had in common at `checked_at`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    backup_id: str
+    checked_at: AwareDatetime
+    fingerprint: str

@@ -14,7 +14,8 @@ class Ticket:
     """What one stage hands to the next: ids and sizes, small enough for XCom whatever the data.
 
     `stage` is the stage that is complete; `place` its folder in the spool, "" once the backup is
-    in the stores; `size` the bytes that stage gave.
+    in the stores; `size` the bytes that stage gave. `checked_at` (ISO format) is "" but where no
+    backup was made because the source was then what `backup_id`, an earlier one, holds.
     """
 
     backup_id: str
@@ -23,6 +24,7 @@ class Ticket:
     place: str
     members: int
     size: int
+    checked_at: str = ""
 
     @property
     def ref(self) -> BackupRef:
@@ -33,6 +35,11 @@ class Ticket:
     def stored(self) -> bool:
         """Whether the backup is already in the primary store, so that no stage is left to run."""
         return not self.place
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether an earlier backup stands for this run's, so that there is nothing to be done."""
+        return bool(self.checked_at)
 
     def to_json(self) -> dict[str, Any]:
         """Return the ticket as plain data."""

@@ -1,24 +1,28 @@
-"""The stages of a backup as tasks. Each operator only places one service call."""
+"""The stages of a backup as tasks. Each operator only places one service call.
+
+What concerns a whole run, such as its set, is in `operators/backup_run.py`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.observability import stats
 from typing_extensions import override
 
-from neuroca_backup.errors import BackupError
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.model.identity import BackupRef, Component, is_source_name, set_id
 from neuroca_backup.model.tickets import Ticket
+from neuroca_backup.operators.assets import backup_asset
 from neuroca_backup.operators.backup_request import BackupRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions._internal.expandinput import MappedArgument
     from airflow.sdk.definitions.xcom_arg import XComArg
 
     from neuroca_backup.runtime import Runtime
@@ -30,24 +34,20 @@ def run_set_id(context: Context) -> str:
     return set_id(at=run.run_after, run=f"{run.dag_id}/{run.run_id}")
 
 
-def backup_asset(component: Component, source: str) -> Asset:
-    """Return the asset that is updated whenever a backup of `source` has been verified."""
-    # Without "x-" Airflow looks for the scheme in every provider: 0.4 s more for every task.
-    return Asset(
-        name=f"backup of {component}/{source}", uri=f"x-neuroca-backup://{component}/{source}"
-    )
-
-
 class SourceOperator(BaseOperator):
     """A task about one source's backup in this run; subclasses say in `run` which call it is.
+
+    Where the first task finds that the source has not changed, the others are skipped.
 
     Args:
         source: The source's name in backup.yaml.
         component: The component it belongs to.
         ticket: The previous task's output (ids and sizes only); None for the first task.
+        part: The part of the source that this is about, one of those that `discover` found: its
+            `source` (the name in ids) and `name`. None for a source that is one thing.
     """
 
-    template_fields: Sequence[str] = ("ticket",)
+    template_fields: Sequence[str] = ("ticket", "part")
     ui_fgcolor = "#ffffff"
 
     def __init__(
@@ -56,6 +56,7 @@ class SourceOperator(BaseOperator):
         source: str,
         component: Component | str,
         ticket: XComArg | dict[str, Any] | None = None,
+        part: MappedArgument | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         if not is_source_name(source):
@@ -63,17 +64,27 @@ class SourceOperator(BaseOperator):
         self.source = source
         self.component = Component(component)
         self.ticket = ticket
+        self.part = part
         super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the service, measure it, and return what the next task needs."""
-        tags = {"component": str(self.component), "source": self.source, "stage": self.stage}
+        if isinstance(self.ticket, dict) and self.received().unchanged:
+            raise AirflowSkipException(
+                f"{self.subject} is unchanged: {self.received().backup_id} stands for this backup"
+            )
+        tags = {"component": str(self.component), "source": self.subject, "stage": self.stage}
         with translated(), stats.timer("neuroca_backup.stage", tags=tags):
-            ref = BackupRef.of(run_set_id(context), self.component, self.source)
+            ref = BackupRef.of(run_set_id(context), self.component, self.subject)
             result = self.run(NeurocaHook().runtime, ref, context)
         if "size" in result:
             stats.gauge("neuroca_backup.bytes", result["size"], tags=tags)
         return result
+
+    @property
+    def subject(self) -> str:
+        """What is backed up: the source, or the one part of it."""
+        return self.part["source"] if isinstance(self.part, dict) else self.source
 
     @property
     def stage(self) -> str:
@@ -181,85 +192,3 @@ class VerifyOperator(SourceOperator):
         }
         context["outlet_events"][self.asset].extra.update(result)
         return result
-
-
-class RecordSetOperator(BaseOperator):
-    """Record in every store which backups of this run belong together.
-
-    It runs whatever became of the sources, and fails unless every one of them has a verified
-    backup: its success never makes a failed run green.
-
-    Args:
-        component: The component that was backed up.
-        sources: Its sources; the task `<source>.verify` of each is asked for its result.
-    """
-
-    ui_color = "#1f4e79"
-    ui_fgcolor = "#ffffff"
-
-    def __init__(
-        self, *, component: Component | str, sources: Sequence[str], **kwargs: Any
-    ) -> None:
-        self.component = Component(component)
-        self.sources = tuple(sources)
-        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Record the set; return its id and how far apart its backups are, in seconds."""
-        with translated():
-            recorded = (
-                NeurocaHook()
-                .runtime.sets()
-                .record(run_set_id(context), self.component, self.sources)
-            )
-        unverified = [
-            source
-            for source in self.sources
-            if not context["ti"].xcom_pull(task_ids=f"{source}.verify")
-        ]
-        if unverified:
-            # A sound copy makes a set complete; a damaged one beside it must stay red.
-            raise AirflowFailException(
-                f"The set {recorded.set_id} is recorded, but the checks of {', '.join(unverified)} "
-                "failed: the log of each verify says why."
-            )
-        return {
-            "set_id": recorded.set_id,
-            "component": str(recorded.component),
-            "skew_seconds": recorded.skew_seconds,
-        }
-
-
-class ClearSpoolOperator(BaseOperator):
-    """Leave nothing of this run in the spool, whatever became of the run.
-
-    Args:
-        component: The component that the run backs up.
-        sources: Its sources' names.
-    """
-
-    ui_color = "#5f6368"
-    ui_fgcolor = "#ffffff"
-
-    def __init__(
-        self, *, component: Component | str, sources: Sequence[str], **kwargs: Any
-    ) -> None:
-        if not sources:
-            raise ValueError("sources: name at least one source")
-        self.component = Component(component)
-        self.sources = tuple(sources)
-        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
-
-    def execute(self, context: Context) -> None:
-        """Clear the spool of every source, of the others too where one fails."""
-        failures: list[BackupError] = []
-        with translated():
-            backups = NeurocaHook().runtime.backups
-            for source in self.sources:
-                try:
-                    backups.clear(BackupRef.of(run_set_id(context), self.component, source))
-                except BackupError as error:
-                    self.log.error("The spool still holds %s: %s", source, error)  # noqa: TRY400 - raised below
-                    failures.append(error)
-            if failures:
-                raise failures[0]

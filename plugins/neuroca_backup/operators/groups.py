@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import TaskGroup, task_group
 
 from neuroca_backup.operators.backup import (
     CompressOperator,
@@ -16,6 +16,7 @@ from neuroca_backup.operators.backup import (
     UploadOperator,
     VerifyOperator,
 )
+from neuroca_backup.operators.backup_run import PART_GROUP, DiscoverOperator, SourceTasks
 
 if TYPE_CHECKING:
     from neuroca_backup.settings import PipelineSettings, SourceSettings
@@ -38,24 +39,71 @@ def queue_of(pipeline: PipelineSettings) -> dict[str, Any]:
     return {} if pipeline.queue is None else {"queue": pipeline.queue}
 
 
-def source_group(name: str, source: SourceSettings, pipeline: PipelineSettings) -> TaskGroup:
-    """Return the group `name`: dump, compress, encrypt, upload, replicate, verify.
+def source_group(name: str, source: SourceSettings, pipeline: PipelineSettings) -> SourceTasks:
+    """Add the group `name`: dump, compress, encrypt, upload, replicate, verify.
 
-    In streamed mode one task `stream` stands for the first four. Only tasks that need the spool
-    are pinned to its queue.
+    In streamed mode one task `stream` stands for the first four. A source that is many things has
+    a task `discover`, and a group of these tasks for each part it finds. Only tasks that need the
+    spool, or files of this machine, are pinned to its queue.
     """
+    first = (_STAGED if pipeline.mode == "staged" else _STREAMED)[0][0]
+    way = f"through {source.connection}" if source.connection else "on this machine"
+    divided = _divides(source)
+    with TaskGroup(group_id=name, tooltip=f"{source.engine} {way}"):
+        if not divided:
+            _stages(name, source, pipeline)
+            return SourceTasks(source=name, first=first)
+        found = DiscoverOperator(task_id="discover", source=name, **queue_of(pipeline))
+
+        @task_group(group_id=PART_GROUP, tooltip="The stages of one part")
+        def of_part(part: Any) -> None:
+            """Add the tasks of one part; `part` is what `discover` says of it."""
+            _stages(name, source, pipeline, part=part)
+
+        of_part.expand(part=found.output)
+    return SourceTasks(source=name, first=first, divided=True)
+
+
+def _stages(
+    name: str, source: SourceSettings, pipeline: PipelineSettings, *, part: Any = None
+) -> None:
     staged = pipeline.mode == "staged"
     ticket: Any = None
-    way = f"through {source.connection}" if source.connection else "on this machine"
-    with TaskGroup(group_id=name, tooltip=f"{source.engine} {way}") as group:
-        for task_id, operator in (*(_STAGED if staged else _STREAMED), *_STORED):
-            spooled = staged and (task_id, operator) not in _STORED
-            task = operator(
-                task_id=task_id,
-                source=name,
-                component=source.component,
-                ticket=ticket,
-                **(queue_of(pipeline) if spooled else {}),
-            )
-            ticket = task.output
-    return group
+    for task_id, operator in (*(_STAGED if staged else _STREAMED), *_STORED):
+        first = ticket is None
+        stored = (task_id, operator) in _STORED
+        of_files = first and source.connection is None
+        task = operator(
+            task_id=task_id,
+            source=name,
+            component=source.component,
+            ticket=ticket,
+            part=part,
+            **(queue_of(pipeline) if of_files or (staged and not stored) else {}),
+            **({} if part is None else _one_of_many(pipeline, first=first)),
+        )
+        ticket = task.output
+
+
+def _one_of_many(pipeline: PipelineSettings, *, first: bool) -> dict[str, Any]:
+    """Return the operator arguments of a task that runs once for each part.
+
+    Airflow would take the first stage of every part before the second of any, and the spool would
+    hold all of them at once. So later stages go first, and only some parts are dumped at a time.
+    """
+    limit = {"max_active_tis_per_dagrun": pipeline.workers} if first else {}
+    return {
+        "map_index_template": "{{ task.part['name'] }}",
+        "weight_rule": "upstream",
+        **limit,
+    }
+
+
+def _divides(source: SourceSettings) -> bool:
+    """Return whether the source is many things; only files of this machine are.
+
+    Engines of files cost a DAG file nothing to import; those of servers would.
+    """
+    from neuroca_backup import engines  # noqa: PLC0415 - where all are servers it costs nothing
+
+    return source.connection is None and isinstance(engines.named(source.engine), engines.Dividing)

@@ -323,7 +323,7 @@ class RecordOperator(RestoreOperator):
         bench.runtime.restores.record(
             plan,
             actor=_actor(context),
-            target=bench.request.target_connection or bench.request.target,
+            target=bench.request.place,
             started_at=context["dag_run"].start_date or context["dag_run"].run_after,
             seconds={step: report["seconds"] for step, report in reports.items()},
             fetched=self.fetched(context) if "fetch" in reports else None,

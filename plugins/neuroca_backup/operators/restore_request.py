@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroca_backup import sandbox
@@ -14,12 +15,11 @@ from neuroca_backup.services import targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from neuroca_backup.model.endpoint import Connections, Endpoint
-    from neuroca_backup.settings import Settings
+    from neuroca_backup.settings import Settings, SourceSettings
 
-TARGETS = ("sandbox", "connection", "in_place")
+TARGETS = ("sandbox", "connection", "directory", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
 LATEST = "latest"
 
@@ -45,6 +45,7 @@ class RestoreRequest:
     set_id: str | None = None
     target: str = "sandbox"
     target_connection: str | None = None
+    target_directory: str | None = None
     confirm: str | None = None
     save_first: bool = True
     prefer_store: str = "auto"
@@ -59,7 +60,7 @@ class RestoreRequest:
             TargetRefusedError: An in-place restore was not confirmed.
         """
         _refuse_unknown(params)
-        texts = ("backup_id", "set_id", "target_connection", "confirm")
+        texts = ("backup_id", "set_id", "target_connection", "target_directory", "confirm")
         times = ("before", "until")
         request = cls(
             **{
@@ -81,9 +82,14 @@ class RestoreRequest:
         """The store to read from first, or None for the order in backup.yaml."""
         return None if self.prefer_store == "auto" else self.prefer_store
 
+    @property
+    def place(self) -> str:
+        """The target for the records: a connection, a directory, or what kind of target it is."""
+        return self.target_connection or self.target_directory or self.target
+
     def check(self, settings: Settings) -> None:
         """Raise what `parse` raises."""
-        _require_one_of("source", self.source, tuple(settings.sources))
+        _require_source(self.source, settings)
         _require_one_of("target", self.target, TARGETS)
         _require_one_of("prefer_store", self.prefer_store, PREFERENCES)
         self._check_choice()
@@ -99,11 +105,13 @@ class RestoreRequest:
                     f"{field}: {time.isoformat()} has no time zone",
                     remedy="Write it with an offset, such as 2026-11-23T02:00:00Z.",
                 )
-        if (self.target == "connection") != (self.target_connection is not None):
-            raise ConfigurationError(
-                f"target is {self.target!r} and target_connection is {self.target_connection!r}",
-                remedy="Give target_connection if, and only if, target is 'connection'.",
-            )
+        for word in ("connection", "directory"):
+            field, place = f"target_{word}", getattr(self, f"target_{word}")
+            if (self.target == word) != (place is not None):
+                raise ConfigurationError(
+                    f"target is {self.target!r} and {field} is {place!r}",
+                    remedy=f"Give {field} if, and only if, target is {word!r}.",
+                )
         if self.set_id is None:
             self.require_confirmed(self.source)
         elif self.set_id != LATEST:
@@ -134,9 +142,9 @@ class RestoreRequest:
                     f"Both {one} and {another} are given",
                     remedy="Give one of them, or neither for the newest verified backup.",
                 )
-        if self.set_id is not None and self.target == "connection":
+        if self.set_id is not None and self.target in {"connection", "directory"}:
             raise ConfigurationError(
-                "A set cannot be restored to one connection: its sources are several servers",
+                f"A set cannot be restored to one {self.target}: it has several sources",
                 remedy="Restore them one by one, or choose another target.",
             )
 
@@ -155,13 +163,16 @@ class RestoreRequest:
 
         Raises:
             ConfigurationError: In place of a source that backup.yaml does not have.
-            TargetRefusedError: It is the server of a configured source, and not in place.
+            TargetRefusedError: It is the server of a configured source, and not in place, or the
+                root directory.
             NotFoundError: The sandbox is not running.
         """
         if self.target == "in_place":
-            _require_one_of("source", source, tuple(settings.sources))
-            own = targets.own(source, settings.sources[source], connections=connections)
+            configured = _require_source(source, settings)
+            own = targets.own(source, configured, connections=connections)
             return RestoreTarget(endpoint=targets.with_default_port(own, engine), replace=True)
+        if self.target == "directory":
+            return RestoreTarget(targets.directory(Path(str(self.target_directory)), engine))
         if self.target == "connection":
             targets.require_server(engine, connection=str(self.target_connection))
             endpoint = connections.endpoint(str(self.target_connection))
@@ -188,6 +199,19 @@ def _require_one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigurationError(
             f"{field}: {value!r} is not a choice", remedy=f"Use one of: {', '.join(allowed)}."
         )
+
+
+def _require_source(name: str, settings: Settings) -> SourceSettings:
+    """Return the source `name`, or the one of which it is a part; refuse any other name."""
+    found = settings.source(name)
+    if found is None:
+        raise ConfigurationError(
+            f"source: {name!r} is not a choice",
+            remedy=f"Use one of: {', '.join(settings.sources)}; or a part of one, by the name that "
+            "its backups have.",
+            value=name,
+        )
+    return found
 
 
 def _sandbox_endpoint(root: Path, kind: str) -> Endpoint:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
-from neuroca_backup.engines import Engine, Parent, Reusing
+from neuroca_backup.engines import Engine, Fingerprinting, Parent, Reusing, Sink
 from neuroca_backup.errors import (
     ChainBrokenError,
     DamagedError,
@@ -26,10 +26,16 @@ from neuroca_backup.errors import (
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.model.identity import BackupRef, Classification, Component, attempt_token
+from neuroca_backup.model.identity import (
+    BackupRef,
+    Classification,
+    Component,
+    attempt_token,
+    is_part_of,
+)
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
-from neuroca_backup.services import chains, pipeline
+from neuroca_backup.services import chains, pipeline, unchanged
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
@@ -57,7 +63,7 @@ STALE_SPOOL = timedelta(days=3)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A source ready to be dumped."""
+    """A source ready to be dumped; `part` is the true name of the part of it that is, or ""."""
 
     name: str
     component: Component
@@ -68,6 +74,7 @@ class Subject:
     retention: timedelta
     full_every: timedelta
     classification: Classification = Classification.CONFIDENTIAL
+    part: str = ""
 
 
 class BackupType(StrEnum):
@@ -122,7 +129,9 @@ class Backups:
         """Dump the source into the spool; `before_restore` as in the manifest.
 
         Everything the later stages need (bucket, permissions, every recipient's key) is tried
-        first, so that a long dump is not made for nothing. A backup that exists is not repeated.
+        first, so that a long dump is not made for nothing. A backup that exists is not repeated,
+        and none is made of a source that is what its newest verified backup holds: the ticket is
+        then of that one, and `unchanged`. A full backup that was asked for is always made.
 
         Raises:
             ChainBrokenError: An incremental backup was asked for, and there is nothing that it
@@ -132,6 +141,9 @@ class Backups:
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
         self._preflight(ref, Keyset.generate())
+        standing = self._unchanged(subject, ref, backup_type, before_restore)
+        if standing is not None:
+            return standing
         for name in self._spool.sweep(older_than=STALE_SPOOL):
             log.warning("Removed %s from the spool: its run never cleaned up", name)
         started = datetime.now(UTC)
@@ -140,7 +152,7 @@ class Backups:
             def into_spool(parent: Parent | None) -> tuple[Folder, StageRecord]:
                 folder = self._spool.claim(ref.backup_id, "dump")
                 sink = pipeline.SpoolSink(folder, progress, earlier=_earlier(subject, parent))
-                dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+                dump = _dumped(subject, sink, parent)
                 pipeline.require_content(dump, sink.sizes, source=ref.source)
                 return folder, StageRecord(
                     stage="dump",
@@ -167,6 +179,8 @@ class Backups:
 
     def upload(self, ticket: Ticket) -> Ticket:
         """Copy the sealed backup to the primary store, the manifest last, then empty the spool."""
+        if ticket.unchanged:
+            return ticket
         if ticket.stored or self._copies.stored(ticket.ref):
             self._spool.clear(ticket.backup_id)
             return _stored_ticket(ticket.ref)
@@ -201,12 +215,18 @@ class Backups:
         backup_type: BackupType = BackupType.AUTO,
         before_restore: str = "",
     ) -> Ticket:
-        """Dump, compress, seal and upload in one pass; nothing in clear touches a disk."""
+        """Dump, compress, seal and upload in one pass; nothing in clear touches a disk.
+
+        What is not made again is what `dump` does not make again.
+        """
         if self._copies.stored(ref):
             return _stored_ticket(ref)
         subject = self._subject(ref.source)
         attempt, started, keyset = attempt_token(), datetime.now(UTC), Keyset.generate()
         keys = self._preflight(ref, keyset)
+        standing = self._unchanged(subject, ref, backup_type, before_restore)
+        if standing is not None:
+            return standing
         stages = (self._zstd, SealingStage(keyset, ref))
 
         def abandon() -> None:
@@ -224,7 +244,7 @@ class Backups:
                     earlier=_earlier(subject, parent),
                 )
                 try:
-                    dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+                    dump = _dumped(subject, sink, parent)
                     pipeline.require_content(dump, sink.sizes, source=ref.source)
                 except BaseException:
                     abandon()
@@ -264,6 +284,14 @@ class Backups:
         """Leave nothing of this backup in the spool."""
         self._spool.clear(ref.backup_id)
 
+    def clear_all(self, set_id: str, component: Component, source: str) -> None:
+        """Leave nothing in the spool of what the run `set_id` made of `source` and its parts."""
+        whole = BackupRef.of(set_id, component, source)
+        self._spool.clear(whole.backup_id)
+        for backup_id in self._spool.backups():
+            if is_part_of(backup_id, whole.backup_id):
+                self._spool.clear(backup_id)
+
     def run(
         self,
         ref: BackupRef,
@@ -274,25 +302,44 @@ class Backups:
     ) -> Ticket:
         """Make and replicate a backup in this process, as the command does.
 
+        The ticket is `unchanged` where an earlier backup stands for this one; see `dump`.
+
         Raises:
             TransientError: Another process is making this very backup through the same spool.
         """
         if mode == "streamed":
-            self.stream(ref, backup_type=backup_type, before_restore=before_restore)
+            made = self.stream(ref, backup_type=backup_type, before_restore=before_restore)
         else:
             with self._spool.held(ref.backup_id):
                 try:
                     dumped = self.dump(ref, backup_type=backup_type, before_restore=before_restore)
-                    self.upload(self.encrypt(self.compress(dumped)))
+                    made = self.upload(self.encrypt(self.compress(dumped)))
                 finally:
                     self.clear(ref)
-        return self.replicate(ref)
+        return made if made.unchanged else self.replicate(ref)
 
     def _preflight(self, ref: BackupRef, keyset: Keyset) -> bytes:
         """Try every store and every recipient; return the keys.json of `keyset`."""
         for store in self._stores.values():
             store.check()
         return self._keyring.wrap(keyset, backup_id=ref.backup_id).encode()
+
+    def _unchanged(
+        self, subject: Subject, ref: BackupRef, backup_type: BackupType, before_restore: str
+    ) -> Ticket | None:
+        """Return the ticket of the backup that stands for `ref`, or None where it is to be made."""
+        engine = subject.engine
+        if backup_type is BackupType.FULL or before_restore:
+            return None
+        if not isinstance(engine, Fingerprinting):
+            return None
+        return unchanged.check(
+            self._stores,
+            ref,
+            lambda: engine.fingerprint(subject.endpoint, subject.options),
+            engine=subject.kind,
+            full_every=subject.full_every,
+        )
 
     def _continuing(
         self,
@@ -494,6 +541,14 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
         members=len(manifest.members) if manifest else 0,
         size=manifest.own_size if manifest else 0,
     )
+
+
+def _dumped(subject: Subject, sink: Sink, parent: Parent | None) -> Dump:
+    """Dump the source; of a part, the manifest's facts keep the true name."""
+    dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
+    if not subject.part:
+        return dump
+    return dump.model_copy(update={"facts": {**dump.facts, "part": subject.part}})
 
 
 def default_full_every(engine: Engine) -> timedelta:

@@ -18,9 +18,9 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.keyring.keys_document import KeysDocument
 from neuroca_backup.model import document
-from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.identity import BackupRef, Component, is_part_of
 from neuroca_backup.model.manifest import Manifest, SealedManifest
-from neuroca_backup.model.status import Verification
+from neuroca_backup.model.status import Checked, Verification
 from neuroca_backup.stores import Store
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,15 @@ CLOCK_TOLERANCE = timedelta(minutes=10)
 class Listed:
     """One backup as the stores show it.
 
-    `manifests` and `verifications` are by store; `problems` says, by store, why a store could not
-    tell. A backup whose every manifest is damaged is still listed, with its problems.
+    `manifests`, `verifications` and `checks` are by store; `problems` says, by store, why a store
+    could not tell. A backup whose every manifest is damaged is still listed, with its problems.
     """
 
     ref: BackupRef
     manifests: Mapping[str, Manifest]
     verifications: Mapping[str, Verification]
     problems: Mapping[str, str]
+    checks: Mapping[str, Checked] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -53,6 +54,27 @@ class Listed:
         return any(
             found.sound and store in self.manifests for store, found in self.verifications.items()
         )
+
+    @property
+    def checked_at(self) -> datetime | None:
+        """When the source was last seen to be what this holds; None if it was never looked at."""
+        return max((found.checked_at for found in self.checks.values()), default=None)
+
+    @property
+    def current_at(self) -> datetime | None:
+        """The latest moment whose state this brings back; None without a readable manifest.
+
+        It is later than the backup's own where the source was since seen to be unchanged.
+        """
+        if self.manifest is None:
+            return None
+        taken = self.manifest.dump.consistent_at
+        return max(taken, self.checked_at or taken)
+
+    def sound_in(self, store: str) -> bool:
+        """Return whether the copy in `store` was read back and found sound."""
+        found = self.verifications.get(store)
+        return store in self.manifests and found is not None and found.sound
 
     @property
     def damaged(self) -> bool:
@@ -92,11 +114,13 @@ class Inventory:
         """Return what every store says of one backup; nothing at all where it is in none."""
         manifests: dict[str, Manifest] = {}
         verifications: dict[str, Verification] = {}
+        checks: dict[str, Checked] = {}
         problems: dict[str, str] = dict(self.unreachable)
         for name, store in self._answering():
             try:
-                manifests[name] = read_manifest(store, ref).manifest
+                manifests[name] = manifest = read_manifest(store, ref).manifest
                 found = read_verification(store, ref)
+                check = _check(store, manifest)
             except NotFoundError:
                 continue
             except DamagedError as error:
@@ -107,9 +131,17 @@ class Inventory:
             else:
                 if found is not None:
                     verifications[name] = found
+                if check is not None:
+                    checks[name] = check
         if not manifests and problems.keys() <= self.unreachable.keys():
             problems = {}
-        return Listed(ref=ref, manifests=manifests, verifications=verifications, problems=problems)
+        return Listed(
+            ref=ref,
+            manifests=manifests,
+            verifications=verifications,
+            problems=problems,
+            checks=checks,
+        )
 
     def find(
         self,
@@ -150,6 +182,13 @@ class Inventory:
                 return found
         if ahead is not None:
             return ahead
+        parts = sorted(one for one in self._folders(component.value) if is_part_of(one, source))
+        if parts and not seen:
+            raise NotFoundError(
+                f"{source} is many things, and each of them is backed up by itself",
+                remedy=f"Name one of: {', '.join(parts)}; or restore a backup set.",
+                value=source,
+            )
         when = f" from before {before.isoformat()}" if before else ""
         raise self._none(
             f"no verified backup of {source}{when} ({seen} unverified)", self.unreachable.values()
@@ -241,4 +280,38 @@ def read_verification(store: Store, ref: BackupRef) -> Verification | None:
             remedy="Verify the backup again; that replaces it.",
             key=ref.verification_key,
         )
+    return found
+
+
+def read_checked(store: Store, ref: BackupRef) -> Checked | None:
+    """Return when the source was last seen to be what `ref` holds; None if it never was."""
+    name = f"{store.name}:{ref.checked_key}"
+    try:
+        found = Checked.model_validate(document.decode(store.get(ref.checked_key), name=name))
+    except NotFoundError:
+        return None
+    except ValidationError:
+        found = None
+    if found is None or found.backup_id != ref.backup_id:
+        raise DamagedError(
+            f"{name} does not say when {ref.backup_id} was last checked",
+            remedy="The next check of the unchanged source replaces it; or delete it.",
+            key=ref.checked_key,
+        )
+    return found
+
+
+def _check(store: Store, manifest: Manifest) -> Checked | None:
+    """Return what `read_checked` does; a damaged one counts as none, for no restore needs it."""
+    fingerprint = manifest.dump.facts.get("fingerprint")
+    if fingerprint is None:
+        return None  # nobody can have looked: the stores need not be asked
+    try:
+        found = read_checked(store, manifest.ref)
+    except DamagedError as error:
+        log.warning("The last check of %s does not count: %s", manifest.backup_id, error)
+        return None
+    if found is not None and found.fingerprint != fingerprint:
+        log.warning("The last check of %s was of something else", manifest.backup_id)
+        return None
     return found

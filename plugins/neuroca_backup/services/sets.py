@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from neuroca_backup.errors import (
     BackupError,
@@ -18,7 +19,7 @@ from neuroca_backup.errors import (
     TransientError,
 )
 from neuroca_backup.model.backup_set import PREFIX, BackupSet, SetMember, key_of
-from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.identity import BackupRef, Component, is_part_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.stores import Store
 
@@ -54,17 +55,25 @@ class Sets:
         component: Component,
         sources: Sequence[str],
         *,
+        unchanged: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> BackupSet:
         """Write what became of `sources` in the run `set_id` into every store.
 
-        A repeat that finds the same writes the same bytes again.
+        `unchanged` are those of which no backup was made, each with the id of the earlier one that
+        stands for it. Where that is all of them, and a complete set already says so, that set is
+        returned and none is written. A repeat that finds the same writes the same bytes again.
 
         Raises:
             BackupError: A store's own, after all others were written.
             PermanentError: Some source has no verified backup; the set was recorded as incomplete.
         """
-        recorded = self._gather(set_id, component, sources, recorded_at=clock())
+        if sources and unchanged.keys() == set(sources):
+            earlier = self._earlier(component, unchanged)
+            if earlier is not None:
+                log.info("Nothing has changed: the set %s of %s stands", earlier.set_id, component)
+                return earlier
+        recorded = self._gather(set_id, component, sources, unchanged, recorded_at=clock())
         before = self.look(component, set_id).found
         if before is not None and before.says_the_same(recorded):
             recorded = before
@@ -122,7 +131,7 @@ class Sets:
             yield self.look(component, set_id)
 
     def newest_complete(self, component: Component, *, sources: Sequence[str]) -> BackupSet:
-        """Return the newest complete set that holds all of `sources`.
+        """Return the newest complete set that holds all of `sources`, or parts of them.
 
         So a set of one source alone, made by hand, does not stand for the whole component.
 
@@ -136,8 +145,8 @@ class Sets:
                 lacks = "; ".join(listed.problems.values()) or "cannot be read"
             elif not found.complete:
                 lacks = f"has no verified backup of {', '.join(found.unverified)}"
-            elif not set(sources) <= set(found.members):
-                lacks = f"lacks {', '.join(sorted(set(sources) - set(found.members)))}"
+            elif absent := [one for one in sources if not _has(found, one)]:
+                lacks = f"lacks {', '.join(absent)}"
             else:
                 return found
             log.warning("The set %s of %s is passed over: it %s", listed.set_id, component, lacks)
@@ -182,19 +191,46 @@ class Sets:
             set_id=set_id,
         )
 
+    def _earlier(self, component: Component, standing: Mapping[str, str]) -> BackupSet | None:
+        """Return the newest complete set of exactly these backups by source, if there is one."""
+        refs = [BackupRef(backup_id=one, component=component) for one in standing.values()]
+        oldest = max(ref.set_id for ref in refs)  # no set before it can have this backup
+        for listed in self.newest_first(component):
+            if listed.set_id < oldest:
+                break
+            found = listed.found
+            if found is None or not found.complete:
+                continue
+            if {name: one.backup_id for name, one in found.members.items()} == standing:
+                return found
+        return None
+
     def _gather(
-        self, set_id: str, component: Component, sources: Sequence[str], *, recorded_at: datetime
+        self,
+        set_id: str,
+        component: Component,
+        sources: Sequence[str],
+        unchanged: Mapping[str, str],
+        *,
+        recorded_at: datetime,
     ) -> BackupSet:
         inventory = Inventory(self.stores)
         members: dict[str, SetMember] = {}
         for source in sources:
-            listed = inventory.look(BackupRef.of(set_id, component, source))
+            standing = unchanged.get(source)
+            listed = inventory.look(
+                BackupRef.of(set_id, component, source)
+                if standing is None
+                else BackupRef(backup_id=standing, component=component)
+            )
             manifest = listed.manifest
             if manifest is not None:
                 members[source] = SetMember(
                     backup_id=manifest.backup_id,
                     kind=manifest.kind,
-                    consistent_at=manifest.dump.consistent_at,
+                    consistent_at=manifest.dump.consistent_at
+                    if standing is None
+                    else listed.current_at or manifest.dump.consistent_at,
                     verified=listed.verified,
                 )
         return BackupSet.of(
@@ -243,3 +279,8 @@ class Sets:
     def _lost(self, name: str, error: BackupError) -> None:
         log.warning("Store %s is left out: %s", name, error)
         self.unreachable[name] = str(error)
+
+
+def _has(found: BackupSet, source: str) -> bool:
+    """Return whether a set has a backup of `source`, or of parts of it."""
+    return any(name == source or is_part_of(name, source) for name in found.members)

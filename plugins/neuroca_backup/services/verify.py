@@ -25,7 +25,13 @@ from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services import pipeline
-from neuroca_backup.services.inventory import holds, keys_at, read_manifest, read_verification
+from neuroca_backup.services.inventory import (
+    holds,
+    keys_at,
+    read_checked,
+    read_manifest,
+    read_verification,
+)
 from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
@@ -178,6 +184,10 @@ class _Copy:
             read_verification(self._store, self._ref)
         except DamagedError as error:
             self._found(self._ref.verification_key, error)
+        try:
+            read_checked(self._store, self._ref)
+        except DamagedError as error:
+            self._found(self._ref.checked_key, error)
         keys = self._keys(manifest)
         if not manifest.members and not manifest.dump.empty:
             self._add(self._ref.manifest_key, "names no member, and does not say that it is empty")

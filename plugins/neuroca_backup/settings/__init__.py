@@ -23,6 +23,7 @@ from neuroca_backup.settings.sections import (
     Settings,
     StorageSettings,
     StoreSettings,
+    WatchSettings,
 )
 from neuroca_backup.settings.sources import SourceSettings
 from neuroca_backup.settings.values import Cron, Duration, kms_region, parse_duration
@@ -46,6 +47,7 @@ __all__ = [
     "SourceSettings",
     "StorageSettings",
     "StoreSettings",
+    "WatchSettings",
     "default_path",
     "format_duration",
     "kms_region",

@@ -25,6 +25,7 @@ from neuroca_backup.settings.values import (
     Cron,
     Duration,
     KeyArn,
+    Seconds,
     SourceName,
     kms_region,
     refused,
@@ -202,6 +203,18 @@ class CompressionSettings(Strict):
     threads: int = Field(default=2, ge=0, le=64, strict=True)
 
 
+class WatchSettings(Strict):
+    """How the configuration is watched, so that a change of it starts its backup.
+
+    It is looked at `every` so many seconds, and backed up once it has stayed the same for `settle`
+    seconds. Watching reads the files where Airflow's triggerer runs.
+    """
+
+    enabled: bool = Field(default=True, strict=True)
+    every: Seconds = 10.0
+    settle: Seconds = 10.0
+
+
 class CatalogSettings(Strict):
     """The connection of the PostgreSQL database that holds the catalog."""
 
@@ -228,6 +241,7 @@ class Settings(Strict):
     objectives: ObjectiveSettings = ObjectiveSettings()
     pipeline: PipelineSettings = PipelineSettings()
     compression: CompressionSettings = CompressionSettings()
+    watch: WatchSettings = WatchSettings()
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
 
@@ -260,5 +274,5 @@ class Settings(Strict):
         return {n: s for n, s in self.sources.items() if s.component == component}
 
     def source(self, name: str) -> SourceSettings | None:
-        """Return the source `name`, or the one that it is a part of; None where there is neither."""
+        """Return the source `name`, or the one that it is a part of; None where there is none."""
         return self.sources.get(name) or self.sources.get(whole_source(name))

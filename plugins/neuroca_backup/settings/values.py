@@ -15,6 +15,8 @@ from neuroca_backup.settings.cron import is_cron, next_run
 
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SHORT_UNITS = {"s": 1, "m": 60, "h": 3600}
+_SHORT = re.compile(r"([1-9]\d{0,4})([smh])", re.ASCII)
 # Five digits of weeks are 1,900 years: more would leave the range of dates.
 _DURATION = re.compile(r"([1-9]\d{0,4})([mhdw])", re.ASCII)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -40,6 +42,19 @@ def parse_duration(value: Any) -> timedelta:
             "Write a whole number and a unit (m, h, d or w) without a space, such as 30d.",
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _seconds(value: Any) -> float:
+    """Return the seconds of a short duration: `10s`, `5m`, `1h`."""
+    if isinstance(value, float):
+        return value
+    match = _SHORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise refused(
+            "is not a short duration",
+            "Write a whole number and a unit (s, m or h) without a space, such as 10s.",
+        )
+    return float(int(match[1]) * _SHORT_UNITS[match[2]])
 
 
 def _valid_cron(value: str) -> str:
@@ -131,6 +146,7 @@ def _never_off(value: bool) -> bool:  # noqa: FBT001 - pydantic passes the value
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 Cron = Annotated[str, AfterValidator(_valid_cron)]
 KeyArn = Annotated[str, AfterValidator(_key_arn)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
