@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pymongo import monitoring
+
 from neuroca_backup.engines import RestoreTarget
+from neuroca_backup.engines.episodic_memory import ENGINE as EPISODIC
 from neuroca_backup.engines.working_memory import ENGINE, reading, writing
 from support.redis_keys import client_of
 
@@ -74,3 +77,21 @@ def die_in_working(step: str, dumped: Dumped, endpoint: Endpoint, writes: int) -
     else:
         reading.scan = scanned
     getattr(ENGINE, step)(dumped.restorable(), RestoreTarget(endpoint, replace=True))
+
+
+def die_in_episodic(step: str, dumped: Dumped, endpoint: Endpoint, commands: int) -> None:
+    """For a child process: end as the out-of-memory killer would, before some command."""
+    left = iter(range(commands))
+
+    class Deadly(monitoring.CommandListener):
+        def started(self, event: monitoring.CommandStartedEvent) -> None:
+            counted = {"load": "insert", "publish": "renameCollection"}[step]
+            if event.command_name == counted and next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+        def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+    monitoring.register(Deadly())
+    getattr(EPISODIC, step)(dumped.restorable(), RestoreTarget(endpoint, replace=True))
