@@ -1,7 +1,8 @@
 """Restoring: a whole tier by the engine of its store, chosen items row by row.
 
-Chosen rows are loaded into a collection of their own and compared there. Publishing puts them into
-the collection that they belong to, in the place of rows with the same keys, and drops that one.
+Chosen rows are loaded into a collection of their own and compared there, where the store can have
+one beside. Publishing puts them into the collection that they belong to, in the place of rows with
+the same keys, compares them again, and drops that one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow as pa
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.semantic_memory import store
 from neuroca_backup.errors import (
+    ComparisonError,
     ConfigurationError,
     IncompatibleVersionError,
     TargetRefusedError,
@@ -36,12 +38,12 @@ _ROWS = 256  # of one request
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A collection of which rows are restored: where they wait, and where they go."""
+    """A collection of which rows are restored: where they wait (None: nowhere), where they go."""
 
     collection: Collection
     partitions: tuple[str, ...]
     place: Name
-    waiting: Name
+    waiting: Name | None
 
 
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
@@ -82,16 +84,8 @@ def load(backup: Restorable, target: RestoreTarget) -> list[str]:
     loaded: dict[str, int] = {}
     with _connected(target) as database:
         for one in _chosen(backup, found, database):
-            database.drop(one.waiting)
-            rows = 0
-            for partition, batch in _rows(backup, found, one):
-                if not rows:
-                    name = naming.mark(backup.last.backup_id, one.place)
-                    database.create(one.collection, one.waiting, mark=name)
-                database.insert(one.waiting, one.collection, batch, partition=partition)
-                rows += batch.num_rows
+            rows = _load(backup, found, one, database)
             if rows:
-                database.build(one.waiting, one.collection)
                 loaded[one.place.label] = rows
     if not loaded:
         raise nothing_matches(backup.only, backup_id=backup.last.backup_id)
@@ -113,7 +107,10 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
         for one in _chosen(backup, found, database):
             at = one.waiting if waits else one.place
             rows = wrong = 0
-            if at in present:
+            if at is None:
+                # Nothing can wait beside in such a store: publishing compares row by row.
+                rows = sum(batch.num_rows for _, batch in _rows(backup, found, one))
+            elif at in present:
                 with database.reading(at):
                     for partition, batch in _rows(backup, found, one):
                         rows += batch.num_rows
@@ -159,12 +156,49 @@ def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
             for partition, batch in _rows(backup, found, one):
                 database.upsert(one.place, one.collection, batch, partition=partition)
             database.build(one.place, one.collection)
+            _require_all(backup, found, one, database)
             if made and not database.beside:
                 # Takes the mark of the creation away.
                 database.swap(one.collection, one.place, loaded=one.place, kept=one.place)
-            database.drop(one.waiting)
+            if one.waiting is not None:
+                database.drop(one.waiting)
     journal.write(PUBLISHED)
     return []
+
+
+def _load(backup: Restorable, found: Selection, one: _Chosen, database: VectorDatabase) -> int:
+    """Load the chosen rows of a collection beside it, or only count them; return how many."""
+    if one.waiting is not None:
+        database.drop(one.waiting)
+    rows = 0
+    for partition, batch in _rows(backup, found, one):
+        if one.waiting is not None:
+            if not rows:
+                name = naming.mark(backup.last.backup_id, one.place)
+                database.create(one.collection, one.waiting, mark=name)
+            database.insert(one.waiting, one.collection, batch, partition=partition)
+        rows += batch.num_rows
+    if rows and one.waiting is not None:
+        database.build(one.waiting, one.collection)
+    return rows
+
+
+def _require_all(
+    backup: Restorable, found: Selection, one: _Chosen, database: VectorDatabase
+) -> None:
+    """Raise `ComparisonError` unless every chosen row is in its place as it was backed up."""
+    with database.reading(one.place):
+        wrong = sum(
+            _wrong(database, one.collection, one.place, batch, partition=partition)
+            for partition, batch in _rows(backup, found, one)
+        )
+    if wrong:
+        raise ComparisonError(
+            f"{wrong:,} rows are not in {one.place.label} as they were backed up",
+            remedy="Look who else writes these rows there, then run the publish step again.",
+            collection=one.place.label,
+            differences=wrong,
+        )
 
 
 def _selection(backup: Restorable) -> Selection:
@@ -215,7 +249,7 @@ def _chosen(backup: Restorable, found: Selection, database: VectorDatabase) -> l
             continue
         place = database.place(collection.at)
         name = mark(backup.last.backup_id, backup.only)
-        waiting = naming.staging(name, collection.at, place)
+        waiting = naming.staging(name, collection.at, place) if database.beside else None
         chosen.append(_Chosen(collection, tuple(one["partitions"]), place, waiting))
     return chosen
 

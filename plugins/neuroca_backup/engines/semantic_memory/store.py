@@ -66,7 +66,9 @@ def dump(endpoint: Endpoint, sink: engines.Sink, options: Options) -> Dump:
     _require_same_options(endpoint, options)
     if options.dimension:
         _require_dimension(engine, plain(endpoint), options)
-    words = {"collections": options.collections, "allow_empty": options.allow_empty}
+    # Pinecone calls its collections so.
+    word = "collections" if "collections" in inner.options({}) else "indexes"
+    words = {word: options.collections, "allow_empty": options.allow_empty}
     made: Dump = inner.dump(plain(endpoint), sink, inner.options(words), None)
     model = options.embedding_model or str(endpoint.extra.get(MODEL_WORD, ""))
     facts = {
