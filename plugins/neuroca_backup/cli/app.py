@@ -16,6 +16,7 @@ from neuroca_backup.cli import (
     configure,
     keys,
     make,
+    memory,
     restore,
     stored,
     unseal,
@@ -105,6 +106,8 @@ app.command("restore")(restore.restore)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)
+app.command("memory-export")(memory.memory_export)
+app.command("memory-import")(memory.memory_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 
