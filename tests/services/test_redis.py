@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neuroca_backup import redis_session as session
 from neuroca_backup import sandbox
 from neuroca_backup.catalog.memory import MemoryCatalog
 from neuroca_backup.connections import FileConnections
@@ -29,7 +30,6 @@ from neuroca_backup.engines.redis_rdb import (
     keywise,
     placing,
     rdb,
-    session,
     sidecar,
     takeover,
     tools,

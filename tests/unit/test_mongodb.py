@@ -13,7 +13,8 @@ from bson.raw_bson import RawBSONDocument
 from hypothesis import given
 from hypothesis import strategies as some
 
-from neuroca_backup.engines.mongodb import catalog, frames, layout, session
+from neuroca_backup import mongodb_session as session
+from neuroca_backup.engines.mongodb import catalog, frames, layout
 from neuroca_backup.engines.mongodb.catalog import COLLECTION, TIMESERIES, VIEW, Definition
 from neuroca_backup.engines.mongodb.history import History
 from neuroca_backup.engines.mongodb.operations import Operation, Transactions

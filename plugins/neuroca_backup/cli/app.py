@@ -17,6 +17,7 @@ from neuroca_backup.cli import (
     configure,
     keys,
     make,
+    memory,
     models,
     restore,
     stored,
@@ -111,6 +112,8 @@ app.command("config-export")(config.config_export)
 app.command("config-import")(config.config_import)
 app.command("model-export")(models.model_export)
 app.command("model-import")(models.model_import)
+app.command("memory-export")(memory.memory_export)
+app.command("memory-import")(memory.memory_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 

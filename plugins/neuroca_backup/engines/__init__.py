@@ -108,6 +108,7 @@ class Difference:
 class Engine(Protocol):
     """One kind of source. Engines keep no state; each method may be called in any process.
 
+    `default_port` is 0 for an engine of several kinds of servers: each kind has its own engine.
     `sandbox` is the kind of throwaway server that takes its backups, "" where there is none.
     `incremental` says whether a backup may continue another one, and a restore may stop at a
     moment between two. `keeps` says whether a restore in place leaves what it replaces beside,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +19,13 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from neuroca_backup import __version__, engines
-from neuroca_backup.engines import Engine, Restorable
-from neuroca_backup.errors import AlreadyExistsError, ConfigurationError, DamagedError
+from neuroca_backup.engines import Engine, Restorable, RestoreTarget
+from neuroca_backup.errors import (
+    AlreadyExistsError,
+    ComparisonError,
+    ConfigurationError,
+    DamagedError,
+)
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, attempt_token, set_id
 from neuroca_backup.model.manifest import Manifest, Member
@@ -58,6 +63,20 @@ class Exported:
         return Restorable(
             chain=(self.manifest,), folders=(self.folder,), work=work, only=tuple(only)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One source of an export on its way to a target; `only` are the engine's words."""
+
+    exported: Exported
+    target: RestoreTarget
+    only: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The source's name."""
+        return self.exported.manifest.source
 
 
 def require_free(output: Path) -> None:
@@ -137,6 +156,41 @@ def read(path: Path, work: Path) -> Iterator[list[Exported]]:
         shutil.rmtree(unpacked)
 
 
+def load(imports: Sequence[Import], work: Path, *, tell: Callable[[str, str], None]) -> None:
+    """Load everything beside what is there, compare, and only then put all of it in its place.
+
+    `work` is a private folder; `tell` is given the source and a remark of each step.
+
+    Raises:
+        ComparisonError: What was loaded is not what was exported; no target was changed.
+    """
+    steps = [
+        (one, one.exported.engine, one.exported.restorable(work / one.source, one.only))
+        for one in imports
+    ]
+    for one, engine, backup in steps:
+        _tell(tell, one, engine.preflight(backup, one.target))
+    for one, engine, backup in steps:
+        _tell(tell, one, engine.load(backup, one.target))
+    for one, engine, backup in steps:
+        differences = engine.compare(backup, one.target)
+        if differences:
+            shown = "; ".join(map(str, differences[:10]))
+            raise ComparisonError(
+                f"The loaded copy of {one.source} differs in {len(differences)} ways: {shown}",
+                remedy="No target was changed. Export again, or look for who writes there.",
+                source=one.source,
+                differences=len(differences),
+            )
+    for one, engine, backup in steps:
+        _tell(tell, one, engine.publish(backup, one.target))
+
+
+def _tell(tell: Callable[[str, str], None], one: Import, notes: Sequence[str]) -> None:
+    for note in notes:
+        tell(one.source, note)
+
+
 def _dump(subject: Subject, root: Path, now: datetime) -> Manifest:
     of = set_id(at=now, run=f"export {subject.name}")
     ref = BackupRef.of(of, subject.component, subject.name)
@@ -212,7 +266,7 @@ def _checked(root: Path) -> list[Exported]:
     except OSError:
         raise ConfigurationError(
             f"{root} is no export: it has no {_INDEX} that can be read",
-            remedy="Name what config-export or model-export has written.",
+            remedy="Name what one of the export commands has written.",
             value=str(root),
         ) from None
     try:

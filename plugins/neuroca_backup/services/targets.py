@@ -101,10 +101,14 @@ def sandbox_kind(engine: str) -> str:
 
 
 def with_default_port(endpoint: Endpoint, engine: str) -> Endpoint:
-    """Return `endpoint` with the engine's port where the connection leaves it out."""
+    """Return `endpoint` with the engine's port where the connection leaves it out.
+
+    An engine that works on several kinds of servers has none of its own, but each kind's.
+    """
     if endpoint.port is not None or endpoint.kind == FILES:
         return endpoint
-    return replace(endpoint, port=engines.named(engine).default_port)
+    port = engines.named(engine).default_port or engines.named(endpoint.kind).default_port
+    return replace(endpoint, port=port)
 
 
 def refuse_production(

@@ -96,6 +96,15 @@ class VectorDatabase(Protocol):
         """
         ...
 
+    def upsert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
+        """Insert rows in the place of those with the same keys, where there are any.
+
+        Never for a collection that makes its own keys.
+        """
+        ...
+
     def bulk_import(
         self,
         at: Name,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from neuroca_backup.engines.milvus import bulk, schema
 from neuroca_backup.engines.milvus.session import CALL_SECONDS, DEFAULT, Session, pymilvus
@@ -279,18 +279,36 @@ class MilvusDatabase:
         self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
     ) -> None:
         """Insert rows in requests of at most 16 MB."""
+        self._send("insert", at, collection, batch, partition=partition)
+
+    def upsert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
+        """Replace rows in requests of at most 16 MB."""
+        self._send("upsert", at, collection, batch, partition=partition)
+
+    def _send(
+        self,
+        how: Literal["insert", "upsert"],
+        at: Name,
+        collection: Collection,
+        batch: pa.RecordBatch,
+        *,
+        partition: str,
+    ) -> None:
         pieces = -(-batch.nbytes // _MOST_INSERT_BYTES) or 1
         size = -(-batch.num_rows // pieces)
         for first in range(0, batch.num_rows, size):
             piece = batch.slice(first, size)
             rows = [_row(collection, row) for row in columns.to_rows(collection, piece)]
-            with self._session.translated(f"inserting into {at.label}"):
-                answer = self._client(at).insert(
+            with self._session.translated(f"writing to {at.label}"):
+                answer = getattr(self._client(at), how)(
                     at.collection, rows, partition_name=partition, timeout=CALL_SECONDS
                 )
-            if answer["insert_count"] != piece.num_rows:
+            taken = answer[f"{how}_count"]
+            if taken != piece.num_rows:
                 raise UnreachableError(
-                    f"Milvus took {answer['insert_count']} of {piece.num_rows} rows of {at.label}",
+                    f"Milvus took {taken} of {piece.num_rows} rows of {at.label}",
                     remedy="Run the load again: it starts clean.",
                     collection=at.label,
                 )

@@ -173,7 +173,9 @@ def _words_of(endpoint: Endpoint) -> dict[str, Any]:
 _TLS = frozenset(
     {"server_pem_path", "server_name", "ca_pem_path", "client_pem_path", "client_key_path"}
 )
-_EXTRA = _TLS | {"secure", "token", "bulk_import_path", "bulk_import_server_path"}
+# What is embedded there is for the engine of semantic memory.
+_EMBEDDING = {"embedding_model", "embedding_dimension"}
+_EXTRA = _TLS | _EMBEDDING | {"secure", "token", "bulk_import_path", "bulk_import_server_path"}
 
 
 def _without_secrets(text: str, endpoint: Endpoint) -> str:

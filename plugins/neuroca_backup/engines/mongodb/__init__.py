@@ -66,7 +66,7 @@ class MongodbEngine:
 
     def probe(self, endpoint: Endpoint) -> str:
         """Return the server's version, e.g. `6.0.5`."""
-        from neuroca_backup.engines.mongodb import session
+        from neuroca_backup import mongodb_session as session
 
         with session.connect(endpoint) as client:
             return session.version(client)

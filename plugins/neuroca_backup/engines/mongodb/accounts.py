@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neuroca_backup.engines.mongodb import layout
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 
 def publish(client: Client, staged: str, into: str, *, replace: bool) -> list[str]:

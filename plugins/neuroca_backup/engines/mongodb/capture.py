@@ -11,8 +11,9 @@ from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
+from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import Parent, Sink
-from neuroca_backup.engines.mongodb import catalog, facts, layout, operations, oplog, session
+from neuroca_backup.engines.mongodb import catalog, facts, layout, operations, oplog
 from neuroca_backup.engines.mongodb.catalog import VIEW, Definition
 from neuroca_backup.engines.mongodb.operations import Operation, Transactions
 from neuroca_backup.engines.mongodb.oplog import Point
@@ -22,7 +23,7 @@ from neuroca_backup.model.manifest import Dump
 
 if TYPE_CHECKING:
     from neuroca_backup.engines.mongodb import Options
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 _ATTEMPTS = 5
 _GROWTH = {operations.INSERT: 1, operations.DELETE: -1}

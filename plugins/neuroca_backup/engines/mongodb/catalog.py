@@ -17,7 +17,7 @@ from neuroca_backup.engines.mongodb import layout
 from neuroca_backup.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client, Database
+    from neuroca_backup.mongodb_session import Client, Database
 
 COLLECTION, TIMESERIES, VIEW = "collection", "timeseries", "view"
 

@@ -18,8 +18,9 @@ import pymongo
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
+from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import Sink
-from neuroca_backup.engines.mongodb import capture, catalog, frames, layout, oplog, session
+from neuroca_backup.engines.mongodb import capture, catalog, frames, layout, oplog
 from neuroca_backup.engines.mongodb.catalog import TIMESERIES, VIEW, Definition
 from neuroca_backup.errors import EmptySourceError, TransientError
 from neuroca_backup.model.endpoint import Endpoint
@@ -27,7 +28,7 @@ from neuroca_backup.model.manifest import Dump
 
 if TYPE_CHECKING:
     from neuroca_backup.engines.mongodb import Options
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from bson import json_util
 from pymongo import errors as driver
 
+from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import Answer, Question
-from neuroca_backup.engines.mongodb import catalog, layout, session
+from neuroca_backup.engines.mongodb import catalog, layout
 from neuroca_backup.engines.mongodb.catalog import VIEW
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client
     from neuroca_backup.model.endpoint import Endpoint
+    from neuroca_backup.mongodb_session import Client
 
 _MILLISECONDS = 60_000
 _TOLD = 5  # problems of one question

@@ -17,7 +17,7 @@ from neuroca_backup.engines.mongodb import catalog, frames
 from neuroca_backup.engines.mongodb.catalog import VIEW, Definition
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client, Database
+    from neuroca_backup.mongodb_session import Client, Database
 
 SNAPSHOT_SINCE = (5, 0)
 # What the server answers when it cannot give that moment: the collection did not exist then, was

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
 
     from neuroca_backup.engines.mongodb.chain import Wanted
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 LOADED, FILLING, DONE = "loaded", "filling", "done"
 _COMPLETE = "complete"

@@ -26,7 +26,7 @@ from neuroca_backup.errors import DamagedError, PermanentError
 
 if TYPE_CHECKING:
     from neuroca_backup.engines.mongodb.chain import Wanted
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 _WORKERS = 2  # more do not help: the server's side is the slower one
 _INSERT_BYTES = 8 * 1024 * 1024

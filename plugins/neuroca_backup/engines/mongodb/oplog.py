@@ -24,7 +24,7 @@ from neuroca_backup.engines.mongodb import frames, layout
 from neuroca_backup.errors import ChainBrokenError, TransientError
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 _MAJORITY_SECONDS = 60
 _CUT_OFF_SECONDS = 20

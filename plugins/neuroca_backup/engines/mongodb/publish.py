@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, cast
 import pymongo
 from pymongo.read_concern import ReadConcern
 
+from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import RestoreTarget
-from neuroca_backup.engines.mongodb import accounts, catalog, facts, layout, load, session
+from neuroca_backup.engines.mongodb import accounts, catalog, facts, layout, load
 from neuroca_backup.engines.mongodb.catalog import COLLECTION, VIEW, Definition
 from neuroca_backup.engines.mongodb.journal import DONE, FILLING, Journal, Note
 from neuroca_backup.errors import ComparisonError, TargetRefusedError
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client, Database
+    from neuroca_backup.mongodb_session import Client, Database
 
 KEPT = re.compile(r"before_[0-9a-f]{12}_")
 # An existing index can be made to expire documents since 5.1:

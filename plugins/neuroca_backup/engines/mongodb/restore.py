@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
-from neuroca_backup.engines.mongodb import catalog, chain, facts, load, publish, session
+from neuroca_backup.engines.mongodb import catalog, chain, facts, load, publish
 from neuroca_backup.engines.mongodb.catalog import VIEW, Definition
 from neuroca_backup.engines.mongodb.chain import Wanted
 from neuroca_backup.engines.mongodb.journal import Journal
@@ -17,7 +18,7 @@ from neuroca_backup.errors import (
 )
 
 if TYPE_CHECKING:
-    from neuroca_backup.engines.mongodb.session import Client
+    from neuroca_backup.mongodb_session import Client
 
 
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:

@@ -221,6 +221,12 @@ class PineconeDatabase:
                 self._inserted[at, namespace] += len(body)
                 self._last = at, namespace, body[-1]["id"]
 
+    def upsert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
+        """Insert vectors: one with the same id is replaced by its nature."""
+        self.insert(at, collection, batch, partition=partition)
+
     def bulk_import(
         self,
         at: Name,

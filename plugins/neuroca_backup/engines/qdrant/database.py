@@ -218,6 +218,12 @@ class QdrantDatabase:
                     collection=at.label,
                 )
 
+    def upsert(
+        self, at: Name, collection: Collection, batch: pa.RecordBatch, *, partition: str
+    ) -> None:
+        """Insert points: a point with the same id is replaced by its nature."""
+        self.insert(at, collection, batch, partition=partition)
+
     def bulk_import(
         self,
         at: Name,

@@ -55,7 +55,7 @@ class RedisRdbEngine:
 
     def probe(self, endpoint: Endpoint) -> str:
         """Return the server's version, e.g. `7.2.5`."""
-        from neuroca_backup.engines.redis_rdb import session
+        from neuroca_backup import redis_session as session
 
         return session.state(endpoint).version
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Difference, Restorable
-from neuroca_backup.engines.redis_rdb import rdb, session, snapshot, values
+from neuroca_backup.engines.redis_rdb import rdb, snapshot, values
 from neuroca_backup.engines.redis_rdb.dump import facts_of
 from neuroca_backup.engines.redis_rdb.parts import Parts
 from neuroca_backup.engines.redis_rdb.reader import MalformedError, Reader

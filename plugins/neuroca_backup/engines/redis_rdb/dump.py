@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from neuroca_backup import commands
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Sink
-from neuroca_backup.engines.redis_rdb import rdb, session, snapshot, tools
+from neuroca_backup.engines.redis_rdb import rdb, snapshot, tools
 from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import (
     DamagedError,

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Answer
-from neuroca_backup.engines.redis_rdb import session
 from neuroca_backup.engines.redis_rdb.parts import parts
 from neuroca_backup.model.endpoint import Endpoint
 

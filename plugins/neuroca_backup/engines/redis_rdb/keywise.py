@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from neuroca_backup.engines.redis_rdb import session
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines.redis_rdb.compare import dumped, now_ms, scan
 from neuroca_backup.engines.redis_rdb.parts import Part, Parts
 from neuroca_backup.errors import ConfigurationError

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.redis_patterns import matches
 
 _WORD = re.compile(r"(?:db)?(\d{1,9})(?::(.+))?", re.DOTALL)
 
@@ -24,7 +25,7 @@ class Part:
 
     def has(self, key: bytes) -> bool:
         """Return whether `key` matches, by the rules of SCAN."""
-        return self.pattern == b"*" or re.fullmatch(_regex(self.pattern), key) is not None
+        return matches(self.pattern, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +61,3 @@ def parts(words: Sequence[str], facts: Mapping[str, Any]) -> Parts:
             )
         chosen.append(Part(int(match[1]), (match[2] or "*").encode()))
     return Parts(tuple(chosen), whole=False)
-
-
-def _regex(pattern: bytes) -> bytes:
-    """Return the regular expression of a glob: https://redis.io/docs/latest/commands/keys/."""
-    found, position = b"(?s)", 0
-    while position < len(pattern):
-        one = pattern[position : position + 1]
-        position += 1
-        if one == b"*":
-            found += b".*"
-        elif one == b"?":
-            found += b"."
-        elif one == b"[" and (
-            match := re.compile(rb"(\^?)((?:\\.|[^\]])+)\]").match(pattern, position)
-        ):
-            found += b"[" + match[1] + _class(match[2]) + b"]"
-            position = match.end()
-        else:
-            if one == b"\\" and position < len(pattern):
-                one = pattern[position : position + 1]
-                position += 1
-            found += re.escape(one)
-    return found
-
-
-def _class(words: bytes) -> bytes:
-    """Return the inside of a character class, where only `-` and a backslash mean something."""
-    found, pieces = b"", re.findall(rb"\\.|.", words, re.DOTALL)
-    for piece in pieces:
-        found += b"-" if piece == b"-" else re.escape(piece[-1:])
-    return found

