@@ -114,7 +114,7 @@ def memory_import(
     try:
         runtime.spool.claim(restore_id, "import")
         work = runtime.spool.work(restore_id)
-        with exports.read(input_, work) as found:
+        with exports.read(input_, work, wanted=lambda one: _tier_of(one) in wanted) as found:
             imports = [
                 exports.Import(
                     exported=one,
@@ -122,7 +122,6 @@ def memory_import(
                     only=tuple(only or ()),
                 )
                 for one in found
-                if _tier_of(one.manifest) in wanted
             ]
             if not imports:
                 raise ConfigurationError(

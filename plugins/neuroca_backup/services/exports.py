@@ -122,6 +122,8 @@ def write(subjects: Sequence[Subject], output: Path) -> list[Manifest]:
                 "manifests": [manifest.model_dump(mode="json") for manifest in manifests],
             }
             (building / _INDEX).write_bytes(document.encode(body))
+            for path in building.rglob("*"):
+                path.chmod(0o700 if path.is_dir() else 0o600)
             if output.suffix == _TAR:
                 _pack(building, output)
             else:
@@ -135,8 +137,10 @@ def write(subjects: Sequence[Subject], output: Path) -> list[Manifest]:
 
 
 @contextmanager
-def read(path: Path, work: Path) -> Iterator[list[Exported]]:
-    """Give the sources of the export at `path`, every byte of it checked.
+def read(
+    path: Path, work: Path, *, wanted: Callable[[Manifest], bool] = lambda _: True
+) -> Iterator[list[Exported]]:
+    """Give those sources of the export at `path` that are wanted, every byte of them checked.
 
     A tar is unpacked below `work`, a private folder, for the length of the block.
 
@@ -145,13 +149,13 @@ def read(path: Path, work: Path) -> Iterator[list[Exported]]:
         DamagedError: It is not what was written.
     """
     if _is_directory(path):
-        yield _checked(path)
+        yield _checked(path, wanted)
         return
     unpacked = work / "export"
     unpacked.mkdir(mode=0o700, parents=True)
     try:
         _unpack(path, unpacked)
-        yield _checked(unpacked)
+        yield _checked(unpacked, wanted)
     finally:
         shutil.rmtree(unpacked)
 
@@ -258,7 +262,7 @@ def _unpack(path: Path, to: Path) -> None:
         ) from None
 
 
-def _checked(root: Path) -> list[Exported]:
+def _checked(root: Path, wanted: Callable[[Manifest], bool]) -> list[Exported]:
     index = root / _INDEX
     try:
         with index.open("rb") as file:
@@ -275,7 +279,7 @@ def _checked(root: Path) -> list[Exported]:
         manifests = [Manifest.model_validate(one) for one in body["manifests"]]
     except (KeyError, TypeError, ValidationError):
         raise _damaged(index, "it does not describe an export") from None
-    found = [Exported(one, root / one.source / "files") for one in manifests]
+    found = [Exported(one, root / one.source / "files") for one in manifests if wanted(one)]
     for one in found:
         for member in one.manifest.members:
             _check_member(one, member)
