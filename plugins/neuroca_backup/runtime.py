@@ -17,7 +17,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
-from neuroca_backup.services import examination, parts, targets
+from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
@@ -224,7 +224,7 @@ class Runtime:
         source = self.settings.sources.get(whole_source(name))
         if source is None:
             return ()
-        return examination.read(engines.named(source.engine), source.questions, source=name)
+        return asking.read(engines.named(source.engine), source.questions, source=name)
 
     def ref(self, set_id: str, source: str) -> BackupRef:
         """Return the backup of `source` in the set `set_id`."""

@@ -35,7 +35,7 @@ from neuroca_backup.model.identity import (
 )
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
-from neuroca_backup.services import chains, examination, pipeline, unchanged
+from neuroca_backup.services import asking, chains, pipeline, unchanged
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
@@ -547,7 +547,7 @@ def _stored_ticket(ref: BackupRef, manifest: Manifest | None = None) -> Ticket:
 def _dumped(subject: Subject, sink: Sink, parent: Parent | None) -> Dump:
     """Dump the source and ask it; of a part, the manifest's facts keep the true name."""
     dump = subject.engine.dump(subject.endpoint, sink, subject.options, parent)
-    dump = examination.with_answers(dump, subject.engine, subject.endpoint, subject.questions)
+    dump = asking.with_answers(dump, subject.engine, subject.endpoint, subject.questions)
     if not subject.part:
         return dump
     return dump.model_copy(update={"facts": {**dump.facts, "part": subject.part}})

@@ -31,7 +31,7 @@ from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.tickets import FetchReport, RestorePlan, Ticket
-from neuroca_backup.services import chains, examination, pipeline
+from neuroca_backup.services import asking, chains, pipeline
 from neuroca_backup.services.fetch import Fetching, no_copy, told
 from neuroca_backup.services.inventory import Inventory, read_manifest
 from neuroca_backup.services.ledger import Ledger
@@ -253,8 +253,8 @@ class Restores:
         problems: list[str] = []
         if not engine.keeps:
             problems += map(str, engine.compare(backup, target))
-        answers = examination.ask(engine, target.endpoint, facts, questions, only=plan.only)
-        outcome = examination.judge(answers, facts.get(examination.FACT, {}), speed=speed)
+        answers = asking.ask(engine, target.endpoint, facts, questions, only=plan.only)
+        outcome = asking.judge(answers, facts.get(asking.FACT, {}), speed=speed)
         problems += outcome.problems
         if problems:
             raise ComparisonError(

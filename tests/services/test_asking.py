@@ -15,7 +15,7 @@ import pytest
 from neuroca_backup.engines import Answer, Question, named
 from neuroca_backup.errors import ComparisonError, ConfigurationError
 from neuroca_backup.model.endpoint import Endpoint
-from neuroca_backup.services import examination
+from neuroca_backup.services import asking
 from support.wiring import (
     RestoreTarget,
     back_up,
@@ -39,7 +39,7 @@ def database(postgres: Endpoint, postgres_twin: Endpoint) -> Iterator[Endpoint]:
 def asked(endpoint: Endpoint, *questions: Question) -> dict[str, Answer]:
     """Return the answers of one database by their questions, without its name."""
     facts: dict[str, Any] = {"databases": {endpoint.database: {}}}
-    found = examination.ask(named("postgresql"), endpoint, facts, questions)
+    found = asking.ask(named("postgresql"), endpoint, facts, questions)
     return {one.question.removeprefix(f"{endpoint.database}: "): one for one in found}
 
 
@@ -106,7 +106,7 @@ def test_a_copy_is_held_to_what_its_source_took(
     fetched = runtime.restores.fetch(plan)
     manifest = runtime.restores._manifest(plan, ref).manifest
     assert "sequences" in " ".join(manifest.dump.notes), "the source's own problem is a note"
-    seconds = manifest.dump.facts[examination.FACT]
+    seconds = manifest.dump.facts[asking.FACT]
     assert f"{database.database}: indexes" in seconds
     runtime.restores.load(plan, fetched, target)
     runtime.restores.compare(plan, target)
@@ -125,21 +125,21 @@ def test_a_copy_is_held_to_what_its_source_took(
 def test_a_slow_copy_is_a_problem_only_where_speed_is_asked_for() -> None:
     quick, slow = Answer("one", 0.01), Answer("one", 1.2)
     before = {"one": 0.01}
-    assert examination.judge([quick], before, speed=True).problems == ()
-    assert examination.judge([slow], before, speed=True).problems == (
+    assert asking.judge([quick], before, speed=True).problems == ()
+    assert asking.judge([slow], before, speed=True).problems == (
         "one: 1.2 s, the source took 0.0 s",
     )
-    noted = examination.judge([slow], before, speed=False)
+    noted = asking.judge([slow], before, speed=False)
     assert noted.problems == ()
     assert "one: 1.2 s, the source took 0.0 s" in noted.notes
-    assert examination.judge([slow], {}, speed=True).problems == ()
+    assert asking.judge([slow], {}, speed=True).problems == ()
 
 
 def test_questions_are_read_from_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.sql").write_text("SELECT 2 WHERE false")
     (tmp_path / "a.sql").write_text("SELECT 1 WHERE false")
     postgres = named("postgresql")
-    found = examination.read(postgres, [tmp_path, tmp_path / "b.sql"], source="postgres")
+    found = asking.read(postgres, [tmp_path, tmp_path / "b.sql"], source="postgres")
     assert [one.name for one in found] == ["a", "b", "b"]
 
 
@@ -158,7 +158,7 @@ def test_a_question_that_is_none_is_refused_by_its_path(
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=words):
-        examination.read(named(engine), [tmp_path / name], source="postgres")
+        asking.read(named(engine), [tmp_path / name], source="postgres")
 
 
 def test_questions_to_mongodb_are_pipelines(mongodb: Endpoint) -> None:
@@ -186,7 +186,7 @@ def test_questions_to_mongodb_are_pipelines(mongodb: Endpoint) -> None:
                 Question("incomplete", json.dumps(words)),
                 Question("text", "no JSON"),
             ]
-            found = examination.ask(named("mongodb"), mongodb, facts, questions)
+            found = asking.ask(named("mongodb"), mongodb, facts, questions)
         finally:
             client.drop_database(name)
     answers = {one.question: one for one in found}
