@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from psycopg import sql
 
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.airflow_metadata import fernet, rows, tables
+from neuroca_backup.engines.airflow_metadata.differing import Change, changes
 from neuroca_backup.engines.airflow_metadata.selection import Selection
 from neuroca_backup.engines.airflow_metadata.tables import TABLES, Connection, Database, Table
 from neuroca_backup.errors import (
@@ -25,34 +25,8 @@ from neuroca_backup.errors import (
 )
 
 _MOST_DIFFERENCES = 1000
-_ABSENT, _THERE = "absent", "there"
 # Every Airflow has this pool, so a new one with nothing else is empty.
 _DEFAULT_POOL = "default_pool"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A row that differs: of which `table`, by its `key`; `columns` are the names that differ.
-
-    `found` and `wanted` say whether the row is there, in the database and in the backup. Values
-    are secrets, and are in none of it.
-    """
-
-    table: Table
-    key: str
-    found: bool
-    wanted: bool
-    columns: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """`added`, `removed` or `changed`."""
-        if not self.wanted:
-            return "removed"
-        return "changed" if self.found else "added"
-
-    def __str__(self) -> str:
-        return f"{self.table.word} {self.key}"
 
 
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
@@ -75,7 +49,7 @@ def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
                 server=target.endpoint.label,
             )
         counts = Counter(
-            change.kind for change in _changes(connection, database, backup, selection, keys)
+            change.kind for change in _changes(connection, database.schema, backup, selection, keys)
         )
         told = ", ".join(f"{counts[kind]:,} {kind}" for kind in ("added", "changed", "removed"))
     return [
@@ -91,7 +65,7 @@ def preview(backup: Restorable, target: RestoreTarget) -> Iterator[Change]:
         _require_columns(backup, database)
         keys = _keys(backup, target)
         selection = Selection.parse(backup.only)
-        yield from _changes(connection, database, backup, selection, keys)
+        yield from _changes(connection, database.schema, backup, selection, keys)
 
 
 def load(backup: Restorable, target: RestoreTarget) -> list[str]:
@@ -129,9 +103,8 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
         keys = _keys(backup, target)
         schema = _staging(backup) if _staged(connection, backup) else database.schema
         found = (
-            Difference(str(change), *words)
-            for change in _changes(connection, database, backup, selection, keys, schema=schema)
-            for words in _words(change)
+            Difference(str(change), *change.words())
+            for change in _changes(connection, schema, backup, selection, keys)
         )
         return list(islice(found, _MOST_DIFFERENCES))
 
@@ -235,66 +208,6 @@ def _swap(
     return f"{written:,} {table.word}s are as they were backed up, {removed:,} others are removed"
 
 
-def _changes(
-    connection: Connection,
-    database: Database,
-    backup: Restorable,
-    selection: Selection,
-    keys: fernet.Keys,
-    *,
-    schema: str | None = None,
-) -> Iterator[Change]:
-    """Yield the rows that differ between `schema` (default: Airflow's own) and the members.
-
-    Both are read in the order of their keys, side by side.
-    """
-    for table in TABLES:
-        columns = list(_facts(backup)[table.member]["columns"])
-        members = (
-            row
-            for row in rows.of_member(partial(_open, backup), table, columns)
-            if selection.accepts(table, row[table.key])
-        )
-        # What a part of a restore does not name is none of its business.
-        found = (
-            row
-            for row in rows.of_table(
-                connection, schema or database.schema, table, tuple(columns), lambda: keys
-            )
-            if selection.accepts(table, row[table.key])
-        )
-        yield from _merged(table, found, members)
-
-
-def _merged(
-    table: Table, found: Iterator[Mapping[str, Any]], wanted: Iterator[Mapping[str, Any]]
-) -> Iterator[Change]:
-    one, other = next(found, None), next(wanted, None)
-    while one is not None or other is not None:
-        has = None if one is None else str(one[table.key])
-        needs = None if other is None else str(other[table.key])
-        if needs is None or (has is not None and has < needs):
-            yield Change(table, str(has), found=True, wanted=False)
-            one = next(found, None)
-        elif has is None or needs < has:
-            yield Change(table, needs, found=False, wanted=True)
-            other = next(wanted, None)
-        else:
-            assert one is not None  # noqa: S101 - both have the key
-            assert other is not None  # noqa: S101 - as above
-            differ = tuple(name for name in other if one[name] != other[name])
-            if differ:
-                yield Change(table, needs, found=True, wanted=True, columns=differ)
-            one, other = next(found, None), next(wanted, None)
-
-
-def _words(change: Change) -> Iterator[tuple[str, str]]:
-    if change.kind == "changed":
-        yield "as it was backed up", f"another {', '.join(change.columns)}"
-    else:
-        yield (_THERE, _ABSENT) if change.wanted else (_ABSENT, _THERE)
-
-
 def _occupied(connection: Connection, database: Database, selection: Selection) -> Iterator[str]:
     """Yield what the target has that a restore would replace, as `connection my_db`."""
     for table in TABLES:
@@ -306,6 +219,17 @@ def _occupied(connection: Connection, database: Database, selection: Selection) 
                 continue
             if selection.accepts(table, key):
                 yield f"the {table.word} {key}"
+
+
+def _changes(
+    connection: Connection,
+    schema: str,
+    backup: Restorable,
+    selection: Selection,
+    keys: fernet.Keys,
+) -> Iterator[Change]:
+    opened = partial(_open, backup)
+    return changes(connection, schema, _facts(backup), opened, selection=selection, keys=keys)
 
 
 def _require_columns(backup: Restorable, database: Database) -> None:
