@@ -320,8 +320,7 @@ def _references(manifest: Manifest) -> dict[str, str]:
         return {}
     rest = len(manifest.members) - len(manifest.own)
     return {
-        "refers to": f"{rest:,} members of {', '.join(held)}; "
-        f"{size(manifest.own_size)} are its own"
+        "refers to": f"{rest:,} members of {', '.join(held)}; {size(manifest.own_size)} are its own"
     }
 
 
