@@ -90,6 +90,7 @@ def bare_database(server: Endpoint, name: str) -> Endpoint:
         ).fetchall():
             opened.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
         opened.execute("CREATE SCHEMA public")
+        opened.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
         opened.execute(TABLES)
     return database
 

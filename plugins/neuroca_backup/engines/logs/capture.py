@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from neuroca_backup.engines.logs import compressed, reading
 from neuroca_backup.engines.logs.content import Content, Contents, Inflated, head_of
-from neuroca_backup.engines.logs.listing import Found, Identity, Listing
+from neuroca_backup.engines.logs.listing import Found, Identity, Listing, status_of
 from neuroca_backup.engines.logs.pieces import Piece, PieceWriter
 from neuroca_backup.engines.logs.state import Entry
 from neuroca_backup.errors import TransientError
@@ -31,13 +31,12 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What was read of one file; `status` is what `fstat` said when its end was fixed.
+    """What was read of the file `found`; `status` is what `fstat` said when its end was fixed.
 
     `xattrs` are its extended attributes, values in base64.
     """
 
-    path: str
-    category: str
+    found: Found
     status: os.stat_result
     content: Content
     settled: bool
@@ -104,6 +103,10 @@ class Capture:
             unread = self._read_all(listing)
             if same and not unread:
                 break
+        for path in unread:
+            if status_of(path) is None:
+                del listing.found[path]  # deleted since: it is not in the tree
+        unread = [path for path in unread if path in listing.found]
         if unread:
             raise TransientError(
                 f"{shown(unread[0])} and {len(unread) - 1} more files were replaced in each of "
@@ -132,7 +135,7 @@ class Capture:
             return False
         if _times(held.status) == _times(found.status):
             return True
-        with reading.opened(found.path) as descriptor:
+        with reading.opened(found) as descriptor:
             return descriptor is not None and self._goes_on(descriptor)
 
     def _goes_on(self, descriptor: int) -> bool:
@@ -152,7 +155,7 @@ class Capture:
     def _read(self, found: Found) -> Identity | None:
         """Read the file that is at the path of `found` by now; return which one that was."""
         for _ in range(_READINGS):
-            with reading.opened(found.path) as descriptor:
+            with reading.opened(found) as descriptor:
                 if descriptor is None:
                     return None
                 status = os.fstat(descriptor)
@@ -215,7 +218,7 @@ class Capture:
         settled: bool,
     ) -> Held:
         xattrs = attributes(descriptor)
-        return Held(found.path, found.category, status, content, settled, xattrs)
+        return Held(found, status, content, settled, xattrs)
 
     def _looked_into(self, descriptor: int, content: Content) -> Content:
         """Return `content` with what is in it, where it is compressed."""
