@@ -180,24 +180,62 @@ def test_what_is_written_while_a_log_is_read_is_for_the_next_backup(
     assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
 
 
-def test_a_log_that_is_deleted_while_others_are_read_is_in_the_archive(
-    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer.write(30)
-    writer.rotate()
-    writer.write(30)
-    after_listing(monkeypatch, lambda _: None)
-    real = capture.Capture._read_all
+def after_reading(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
+    """Do `action` once, when all that was listed first has been read."""
+    real, done = capture.Capture._read_all, []
 
     def read_all(self: capture.Capture, found: listing.Listing) -> list[str]:
         unread = real(self, found)
-        (writer.folder / "app.log.1").unlink(missing_ok=True)
+        if not done:
+            done.append(True)
+            action()
         return unread
 
     monkeypatch.setattr(capture.Capture, "_read_all", read_all)
+
+
+def test_a_log_that_is_deleted_after_it_was_read_is_in_the_archive_once(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write(20)
+    (writer.folder / "other.log").write_text("line 900\n")
+    chain.back_up()
+    writer.write(10)
+    after_reading(monkeypatch, writer.log.unlink)
     chain.back_up()
     assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
-    assert numbers(restored(chain, writer, "everything")) == once(60)
+    assert numbers(restored(chain, writer, "everything")) == {**once(30), 900: 1}
+
+
+@pytest.mark.parametrize("more", [2, 300])
+def test_a_log_that_is_cut_after_it_was_read_keeps_both_contents(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    writer.write(30)
+
+    def cut() -> None:
+        writer.log.write_bytes(b"")
+        writer.write(more)
+
+    after_reading(monkeypatch, cut)
+    chain.back_up()
+    assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
+    assert numbers(restored(chain, writer, "everything")) == once(30 + more)
+
+
+def test_a_compressed_copy_and_the_log_itself_in_one_backup_count_once_when_the_log_is_gone(
+    chain: Chain, writer: Writer
+) -> None:
+    writer.write(30)
+    writer.rotate()
+    rotated = writer.folder / "app.log.1"
+    text = rotated.read_bytes()
+    writer.compress()
+    rotated.write_bytes(text)  # as while logrotate has not deleted it yet
+    chain.back_up()
+    rotated.unlink()
+    assert chain.back_up().facts["ended"]["files"] == 0
+    assert numbers(restored(chain, writer, "everything")) == once(30)
 
 
 def test_a_file_that_is_replaced_at_every_listing_is_tried_again(
@@ -229,6 +267,27 @@ def test_files_that_appear_at_every_listing_are_noted_and_nothing_is_missed(
     link = chain.back_up()
     assert any("listings" in note for note in link.manifest.dump.notes)
     assert len(list(restored(chain, writer).iterdir())) == capture.ROUNDS + 1
+
+
+def test_files_that_live_for_a_moment_only_do_not_fail_a_backup(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write(10)
+    real, count = listing.take, 0
+
+    def take(*args: Any) -> listing.Listing:
+        nonlocal count
+        count += 1
+        brief = writer.folder / f"brief-{count}.log"
+        brief.write_text("line 900\n")
+        found = real(*args)
+        brief.unlink()
+        return found
+
+    monkeypatch.setattr(listing, "take", take)
+    link = chain.back_up()
+    assert any("listings" in note for note in link.manifest.dump.notes)
+    assert numbers(restored(chain, writer)) == once(10)
 
 
 def test_a_log_that_is_cut_again_and_again_is_tried_again(
