@@ -19,7 +19,7 @@ from cryptography.fernet import Fernet
 from psycopg import sql
 
 from neuroca_backup.sandbox.airflow_metadata import TABLES
-from support.wiring import create_database, session
+from support.wiring import create_database, databases, session
 
 if TYPE_CHECKING:
     from neuroca_backup.model.endpoint import Endpoint
@@ -65,23 +65,34 @@ def read_by_airflow(endpoint: Endpoint, key: str) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def airflow_database(server: Endpoint, *, bare: bool = False) -> Iterator[Endpoint]:
-    """Give a migrated metadata database with nothing in it but the default pool.
-
-    A `bare` one has no more than the three tables, as in the sandbox: it is there at once.
-    """
-    if not bare:
-        _require_template(server)
+def airflow_database(server: Endpoint) -> Iterator[Endpoint]:
+    """Give a migrated metadata database with nothing in it but the default pool."""
+    _require_template(server)
     name = f"airflow_{secrets.token_hex(6)}"
-    database = create_database(server, name, "" if bare else f"TEMPLATE {_TEMPLATE}")
     try:
-        if bare:
-            with session(database) as opened:
-                opened.execute(TABLES)
-        yield database
+        yield create_database(server, name, f"TEMPLATE {_TEMPLATE}")
     finally:
         with session(server) as opened:
             opened.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def bare_database(server: Endpoint, name: str) -> Endpoint:
+    """Return a database with no more than the three tables, as in the sandbox, and empty.
+
+    It stays until the server goes, so that the next test has it at once.
+    """
+    database = replace(server, database=name)
+    if name not in databases(server):
+        create_database(server, name)
+    with session(database) as opened:
+        for (schema,) in opened.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname = 'public' OR nspname LIKE 'neuroca%'"
+        ).fetchall():
+            opened.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        opened.execute("CREATE SCHEMA public")
+        opened.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        opened.execute(TABLES)
+    return database
 
 
 def _require_template(server: Endpoint) -> None:

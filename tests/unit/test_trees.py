@@ -32,7 +32,7 @@ from neuroca_backup.model.manifest import Dump, Manifest, Member
 from neuroca_backup.services.pipeline import SpoolSink
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder
-from neuroca_backup.trees import archive, dumping, placing, restoring
+from neuroca_backup.trees import archive, dumping, placing, reading, restoring
 from neuroca_backup.trees.comparing import Change, changes
 from neuroca_backup.trees.entries import Entry, Kind, is_path, member_of, order, within
 from neuroca_backup.trees.placing import Selection, Unit, into_directory, into_places
@@ -381,26 +381,20 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(source: Path, tmp_pa
 
 @pytest.mark.parametrize("name", ["app.env", "deep/er/large.bin"])
 def test_a_file_that_never_stops_changing_is_an_error_that_names_it(
-    source: Path, tmp_path: Path, name: str
+    source: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = source / "etc" / "neuroca" / name
-    done, writing = threading.Event(), threading.Event()
+    confirm = reading.Opened.confirm
 
-    def write() -> None:
-        while not done.is_set():
+    def written_meanwhile(opened: reading.Opened, count: int) -> None:
+        if path.stat().st_ino == opened.before.st_ino:
             with path.open("ab") as file:
                 file.write(b".")
-            writing.set()
+        confirm(opened, count)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    writing.wait()
-    try:
-        with pytest.raises(TransientError, match=f"etc/neuroca/{name} was being written"):
-            dump(source, TOPS, tmp_path / "dump", seconds=0.3)
-    finally:
-        done.set()
-        writer.join()
+    monkeypatch.setattr(reading.Opened, "confirm", written_meanwhile)
+    with pytest.raises(TransientError, match=f"etc/neuroca/{name} was being written"):
+        dump(source, TOPS, tmp_path / "dump", seconds=0.3)
 
 
 def test_a_target_that_holds_something_is_refused_and_so_is_a_mount(tmp_path: Path) -> None:
@@ -531,11 +525,54 @@ def test_damage_anywhere_is_found_without_any_digest_of_the_stores(
     archive.check(manifest, dumped.open)
 
 
-@pytest.mark.skipif(AS_ROOT, reason="root may read everything")
-def test_what_may_not_be_read_is_an_error_that_names_it(source: Path, tmp_path: Path) -> None:
-    (source / "etc" / "neuroca" / "app.env").chmod(0)
-    with pytest.raises(AccessDeniedError, match=r"app\.env may not be read"):
+@pytest.fixture
+def ordinary(tmp_path: Path) -> Iterator[None]:
+    """Be an ordinary user for a test, who may pass through the folders above."""
+    if not AS_ROOT:
+        yield
+        return
+    above = [one for one in tmp_path.parents if one.stat().st_uid == 0 and one != Path("/")]
+    modes = {one: stat.S_IMODE(one.stat().st_mode) for one in above}
+    for one, mode in modes.items():
+        one.chmod(mode | 0o011)
+    tmp_path.chmod(0o777)
+    nobody = 65534
+    os.setegid(nobody)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        for one, mode in modes.items():
+            one.chmod(mode)
+
+
+def test_what_may_not_be_read_is_an_error_that_names_it(
+    source: Path, tmp_path: Path, ordinary: None
+) -> None:
+    if not AS_ROOT:
+        (source / "etc" / "neuroca" / "app.env").chmod(0)
+    with pytest.raises(AccessDeniedError, match=r"app\.env may not be read by user id"):
         dump(source, TOPS, tmp_path / "dump")
+
+
+def test_who_is_not_root_restores_everything_but_owners_and_is_told_so(
+    source: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dumped = dump(source, TOPS, tmp_path / "dump")
+    for path in (dumped.files.parent, *dumped.files.parent.rglob("*")):
+        path.chmod(0o755)
+    request.getfixturevalue("ordinary")
+    units = into_directory(tmp_path / "restored", "mark")
+    notes = restoring.build(dumped.open, units, ALL)
+    assert differences(dumped, units, built=True) == []
+    placing.publish(units, replace=False)
+    script = tmp_path / "restored" / "etc" / "neuroca" / "run.sh"
+    assert script.stat().st_uid == os.geteuid()
+    if AS_ROOT:  # the test, not who restored
+        assert "only root can give files to their owners" in notes[0]
+        assert not script.stat().st_mode & stat.S_ISUID
 
 
 def test_patterns_are_of_names_or_of_whole_paths() -> None:

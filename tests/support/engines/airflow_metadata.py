@@ -13,7 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from support.airflow_database import (
-    airflow_database,
+    bare_database,
     put_connection,
     put_pool,
     put_variables,
@@ -84,9 +84,7 @@ def _rewrite(path: Path, data: bytes) -> None:
 @contextmanager
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     server = request.getfixturevalue("postgres")
-    with (
-        tempfile.TemporaryDirectory(prefix="neuroca-fernet-") as folder,
-        airflow_database(server, bare=True) as source,
-        airflow_database(server, bare=True) as target,
-    ):
+    source = bare_database(server, "airflow_contract")
+    target = bare_database(server, "airflow_contract_target")
+    with tempfile.TemporaryDirectory(prefix="neuroca-fernet-") as folder:
         yield AirflowMetadata(source, target, Path(folder) / "fernet.key")

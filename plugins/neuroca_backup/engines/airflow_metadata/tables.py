@@ -120,9 +120,9 @@ def find(connection: Connection, endpoint: Endpoint) -> Database:
         if table.key not in names:
             raise NotFoundError(
                 f"The database {endpoint.database or 'postgres'} at {endpoint.label} has no table "
-                f"{table.name} of Airflow",
+                f"{table.name} of Airflow that the user {endpoint.user} sees",
                 remedy="Name Airflow's metadata database in the connection (its schema field); "
-                "in a new one run `airflow db migrate` first.",
+                "in a new one run `airflow db migrate` first. The user needs USAGE on the schema.",
                 server=endpoint.label,
                 value=table.name,
             )
