@@ -17,6 +17,7 @@ from neuroca_backup.cli import (
     configure,
     keys,
     make,
+    models,
     restore,
     stored,
     unseal,
@@ -108,6 +109,8 @@ app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)
 app.command("config-export")(config.config_export)
 app.command("config-import")(config.config_import)
+app.command("model-export")(models.model_export)
+app.command("model-import")(models.model_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 

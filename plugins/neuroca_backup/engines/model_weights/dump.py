@@ -13,6 +13,7 @@ from neuroca_backup.engines.model_weights.structure import Structures
 from neuroca_backup.errors import EmptySourceError
 from neuroca_backup.model.manifest import Dump
 from neuroca_backup.trees import dumping
+from neuroca_backup.trees.dumping import LARGE_BYTES
 from neuroca_backup.trees.entries import Entry, shown
 from neuroca_backup.trees.totals import Remarks
 from neuroca_backup.trees.walking import Found
@@ -29,7 +30,7 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
     begun = datetime.now(UTC)
     chosen = discovery.models(options)
     remarks = Remarks()
-    earlier = Earlier.read(parent, sink, trust_stat=options.trust == "stat")
+    earlier = Earlier.read(parent, sink, trust_stat=options.trust == "stat", large=LARGE_BYTES)
     structures = Structures(chosen)
 
     def known(found: Found) -> Entry | None:
@@ -43,6 +44,7 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
         discovery.files(chosen, options, remarks=remarks),
         sink,
         remarks=remarks,
+        large=LARGE_BYTES,
         known=known,
         each=structures.add,
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from neuroca_backup.engines import Parent, Sink
 from neuroca_backup.streams import CHUNK_BYTES, Unclosed
 from neuroca_backup.trees.archive import INDEX, read_index
-from neuroca_backup.trees.dumping import LARGE_BYTES
 from neuroca_backup.trees.entries import Entry, member_of
 from neuroca_backup.trees.reading import Opened, attributes, stable
 from neuroca_backup.trees.walking import Found
@@ -23,18 +22,20 @@ _BLOCK = 512  # bytes that st_blocks counts in
 class Earlier:
     """The large files of the parent, each of which is a member there, by path and by size.
 
-    `files` and `bytes` count what was found to be stored already.
+    `large` (bytes) is from where on a file is a member of its own. `files` and `bytes` count what
+    was found to be stored already.
     """
 
     sink: Sink
     trust_stat: bool
+    large: int
     by_path: Mapping[str, Entry]
     by_size: Mapping[int, Sequence[Entry]]
     files: int = 0
     bytes: int = 0
 
     @classmethod
-    def read(cls, parent: Parent | None, sink: Sink, *, trust_stat: bool) -> Earlier:
+    def read(cls, parent: Parent | None, sink: Sink, *, trust_stat: bool, large: int) -> Earlier:
         """Return what `parent` has, which is nothing without one.
 
         Raises:
@@ -50,7 +51,7 @@ class Earlier:
                     if entry.member:
                         by_path[entry.path] = entry
                         by_size.setdefault(entry.size, []).append(entry)
-        return cls(sink, trust_stat, by_path, by_size)
+        return cls(sink, trust_stat, large, by_path, by_size)
 
     def unchanged(self, found: Found) -> Entry | None:
         """Return the earlier entry of a file that nobody has touched, once the sink refers to it.
@@ -73,7 +74,7 @@ class Earlier:
         It is read for that only if the parent has a file of its size.
         """
         candidates = self.by_size.get(found.status.st_size, ())
-        if not candidates or found.status.st_size < LARGE_BYTES:
+        if not candidates or found.status.st_size < self.large:
             return None
 
         def read(opened: Opened) -> tuple[str, Mapping[str, str], os.stat_result]:

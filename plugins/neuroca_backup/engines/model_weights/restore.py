@@ -92,11 +92,10 @@ def _units(backup: Restorable, target: RestoreTarget, selection: Selection) -> t
     words = "\n".join((backup.last.backup_id, *backup.only))
     mark = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     directory = target.endpoint.directory
-    if directory is not None:
-        return placing.into_directory(directory, mark)
     roots: dict[str, set[str]] = {}
     for model, root in _models(backup).items():
-        roots.setdefault(root, set()).add(model)
+        # Each model for itself, so that several backups can be restored into one directory.
+        roots.setdefault(str(directory or root), set()).add(model)
     units: list[Unit] = []
     for root, models in roots.items():
         index = archive.read_index(partial(_open, backup))
