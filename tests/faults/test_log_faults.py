@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from neuroca_backup.engines import Parent
+from neuroca_backup.engines import Parent, RestoreTarget
 from neuroca_backup.engines.logs import ENGINE, capture, dump, listing, pieces, reading
 from neuroca_backup.engines.logs.pieces import PieceWriter
 from neuroca_backup.errors import (
@@ -25,8 +25,11 @@ from neuroca_backup.errors import (
     DamagedError,
     EmptySourceError,
     PermanentError,
+    TargetRefusedError,
     TransientError,
 )
+from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.trees import restoring
 from support.log_chain import Chain, Writer, lines_below, tree_of
 
 
@@ -177,24 +180,62 @@ def test_what_is_written_while_a_log_is_read_is_for_the_next_backup(
     assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
 
 
-def test_a_log_that_is_deleted_while_others_are_read_is_in_the_archive(
-    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer.write(30)
-    writer.rotate()
-    writer.write(30)
-    after_listing(monkeypatch, lambda _: None)
-    real = capture.Capture._read_all
+def after_reading(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
+    """Do `action` once, when all that was listed first has been read."""
+    real, done = capture.Capture._read_all, []
 
     def read_all(self: capture.Capture, found: listing.Listing) -> list[str]:
         unread = real(self, found)
-        (writer.folder / "app.log.1").unlink(missing_ok=True)
+        if not done:
+            done.append(True)
+            action()
         return unread
 
     monkeypatch.setattr(capture.Capture, "_read_all", read_all)
+
+
+def test_a_log_that_is_deleted_after_it_was_read_is_in_the_archive_once(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write(20)
+    (writer.folder / "other.log").write_text("line 900\n")
+    chain.back_up()
+    writer.write(10)
+    after_reading(monkeypatch, writer.log.unlink)
     chain.back_up()
     assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
-    assert numbers(restored(chain, writer, "everything")) == once(60)
+    assert numbers(restored(chain, writer, "everything")) == {**once(30), 900: 1}
+
+
+@pytest.mark.parametrize("more", [2, 300])
+def test_a_log_that_is_cut_after_it_was_read_keeps_both_contents(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    writer.write(30)
+
+    def cut() -> None:
+        writer.log.write_bytes(b"")
+        writer.write(more)
+
+    after_reading(monkeypatch, cut)
+    chain.back_up()
+    assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
+    assert numbers(restored(chain, writer, "everything")) == once(30 + more)
+
+
+def test_a_compressed_copy_and_the_log_itself_in_one_backup_count_once_when_the_log_is_gone(
+    chain: Chain, writer: Writer
+) -> None:
+    writer.write(30)
+    writer.rotate()
+    rotated = writer.folder / "app.log.1"
+    text = rotated.read_bytes()
+    writer.compress()
+    rotated.write_bytes(text)  # as while logrotate has not deleted it yet
+    chain.back_up()
+    rotated.unlink()
+    assert chain.back_up().facts["ended"]["files"] == 0
+    assert numbers(restored(chain, writer, "everything")) == once(30)
 
 
 def test_a_file_that_is_replaced_at_every_listing_is_tried_again(
@@ -306,6 +347,26 @@ def test_a_log_that_has_not_changed_for_long_is_not_read_again_and_a_young_one_i
     assert tree_of(restored(chain, writer)) == tree_of(writer.folder)
 
 
+def test_a_folder_that_becomes_a_link_leads_the_backup_nowhere_else(
+    chain: Chain, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write(1)
+    inner, secret = writer.folder / "inner", tmp_path / "elsewhere"
+    for folder in (inner, secret):
+        folder.mkdir()
+        (folder / "a.log").write_text(f"line 7 {folder.name}\n")
+
+    def swap(_: int) -> None:
+        inner.rename(tmp_path / "was-inner")
+        inner.symlink_to(secret)
+
+    after_listing(monkeypatch, swap)
+    chain.back_up()
+    found = lines_below(restored(chain, writer, "everything"))
+    assert "line 7 elsewhere" not in found
+    assert (restored(chain, writer) / "inner").is_symlink()
+
+
 def test_a_log_that_may_not_be_read_is_named(
     chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +440,7 @@ def test_a_clock_that_went_back_puts_no_backup_before_its_parent(
         lambda data: data.replace(b'"version":1', b'"version":2'),
         lambda data: data.replace(b'"pieces":[["', b'"pieces":[["x'),
         lambda data: data.replace(b'"path":"', b'"path":"../../'),
-        lambda data: b"",
+        lambda _: b"",
     ],
 )
 def test_a_damaged_state_of_the_parent_is_damage_and_no_reason_to_skip_a_file(
@@ -441,10 +502,6 @@ def test_paths_that_hold_no_file_are_an_error(chain: Chain, writer: Writer) -> N
 def test_a_load_that_was_killed_begins_anew(
     chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from neuroca_backup.engines import RestoreTarget
-    from neuroca_backup.model.endpoint import Endpoint
-    from neuroca_backup.trees import restoring
-
     writer.write(5)
     writer.rotate()
     writer.write(5)
@@ -471,14 +528,12 @@ def test_a_load_that_was_killed_begins_anew(
 def test_a_restore_below_what_is_backed_up_is_refused(chain: Chain, writer: Writer) -> None:
     writer.write(1)
     chain.back_up()
-    inside = writer.folder / "restored"
-    with pytest.raises(PermanentError, match="lies within"):
-        chain.root, chain_root = writer.folder, chain.root
-        try:
-            chain.restore()
-        finally:
-            chain.root = chain_root
-    assert not inside.exists()
+    inside = Endpoint.this_machine(writer.folder / "restored")
+    with pytest.raises(TargetRefusedError, match="lies within"):
+        ENGINE.preflight(chain.restorable(), RestoreTarget(inside))
+    with pytest.raises(TargetRefusedError, match="lies within"):
+        ENGINE.load(chain.restorable(), RestoreTarget(inside))
+    assert [path.name for path in writer.folder.iterdir()] == ["app.log"]
 
 
 def test_a_compressed_log_that_is_not_whole_yet_is_a_file_like_any_other(

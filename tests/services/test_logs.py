@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -308,6 +310,27 @@ def test_a_name_that_is_too_long_for_its_mark_is_cut(chain: Chain, writer: Write
     long.unlink()
     chain.back_up()
     assert lines_below(restored(chain, writer, "everything"))["line 1000 "] == 1
+
+
+def test_the_recipe_for_stock_tools_restores_the_files(chain: Chain, writer: Writer) -> None:
+    for _ in range(3):
+        writer.write(20)
+        writer.rotate()
+        writer.compress(delay=True)
+        chain.back_up()
+    document = Path(__file__).parents[2] / "docs/reference/logs.md"
+    recipe = document.read_text().partition("### With stock tools")[2]
+    script = recipe.partition("```bash\n")[2].partition("```")[0]
+    folder = chain.root / "by hand"
+    folder.mkdir()
+    for number, link in enumerate(chain.links):
+        for archive in link.files.glob("content/*.tar"):
+            shutil.copy(archive, folder / f"{number}-{archive.name}")
+    shutil.copy(chain.links[-1].files / "state.jsonl", folder)
+    subprocess.run(["bash", "-euc", script], cwd=folder, check=True)  # noqa: S607 - as a person would
+    found = folder / "restored" / writer.folder.relative_to("/")
+    for path in writer.folder.iterdir():
+        assert (found / path.name).read_bytes() == path.read_bytes()
 
 
 _counter = itertools.count()

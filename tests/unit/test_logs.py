@@ -42,7 +42,7 @@ class Members:
         yield out
         self.found[name] = out.getvalue()
 
-    def tree(self, name: str) -> None:
+    def tree(self, name: str) -> None:  # noqa: ARG002 - the protocol
         return
 
 
@@ -132,6 +132,30 @@ def test_an_optional_path_may_be_absent_and_a_link_is_followed_only_as_a_root(
     assert sorted(found.found) == [
         f"{tmp_path}/{name}" for name in ("current", "real", "real/a.log", "real/inner")
     ]
+    by_glob = listing.take([Root("audit", f"{tmp_path}/curr*")])
+    assert sorted(by_glob.found) == [f"{tmp_path}/current"]
+    (tmp_path / "real/a.log").unlink()
+    (tmp_path / "real/inner").unlink()
+    (tmp_path / "real").rmdir()
+    with pytest.raises(NotFoundError, match="current"):
+        listing.take([Root("audit", f"{tmp_path}/current")])
+
+
+def test_of_two_roots_that_match_one_path_the_closer_gives_its_category(tmp_path: Path) -> None:
+    for name in ("audit.log", "app.log", "app-slow.log"):
+        (tmp_path / name).touch()
+    found = listing.take(
+        [
+            Root("application", f"{tmp_path}/*.log"),
+            Root("audit", f"{tmp_path}/audit.log"),
+            Root("performance", f"{tmp_path}/*-slow.log"),
+        ]
+    )
+    assert {Path(one.path).name: one.category for one in found.files} == {
+        "audit.log": "audit",
+        "app.log": "application",
+        "app-slow.log": "performance",
+    }
 
 
 def test_sockets_and_pipes_are_counted_and_what_restores_keep_is_left_alone(
@@ -175,9 +199,14 @@ def test_pieces_are_stored_once_and_in_as_many_archives_as_needed(
 
 def test_an_archive_that_could_not_be_ended_is_no_member() -> None:
     sink = Members()
-    with pytest.raises(RuntimeError), PieceWriter(sink) as writer:
-        writer.add(memoryview(b"abc"), piece_of(b"abc"))
-        raise RuntimeError
+
+    def fail() -> None:
+        with PieceWriter(sink) as writer:
+            writer.add(memoryview(b"abc"), piece_of(b"abc"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert sink.found == {}
 
 
@@ -259,7 +288,8 @@ def test_what_is_in_a_compressed_log_is_recognised(tmp_path: Path, compress: obj
     path = tmp_path / "app.log.1.x"
     data = compress(text)  # type: ignore[operator]
     path.write_bytes(data)
-    with reading.opened(str(path)) as descriptor:
+    found_path = listing.Found(str(path), "audit", path.stat(), str(path))
+    with reading.opened(found_path) as descriptor:
         assert descriptor is not None
         reader = compressed.reader_for(reading.beginning(descriptor))
         assert reader is not None

@@ -31,13 +31,12 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What was read of one file; `status` is what `fstat` said when its end was fixed.
+    """What was read of the file `found`; `status` is what `fstat` said when its end was fixed.
 
     `xattrs` are its extended attributes, values in base64.
     """
 
-    path: str
-    category: str
+    found: Found
     status: os.stat_result
     content: Content
     settled: bool
@@ -132,7 +131,7 @@ class Capture:
             return False
         if _times(held.status) == _times(found.status):
             return True
-        with reading.opened(found.path) as descriptor:
+        with reading.opened(found) as descriptor:
             return descriptor is not None and self._goes_on(descriptor)
 
     def _goes_on(self, descriptor: int) -> bool:
@@ -152,7 +151,7 @@ class Capture:
     def _read(self, found: Found) -> Identity | None:
         """Read the file that is at the path of `found` by now; return which one that was."""
         for _ in range(_READINGS):
-            with reading.opened(found.path) as descriptor:
+            with reading.opened(found) as descriptor:
                 if descriptor is None:
                     return None
                 status = os.fstat(descriptor)
@@ -215,7 +214,7 @@ class Capture:
         settled: bool,
     ) -> Held:
         xattrs = attributes(descriptor)
-        return Held(found.path, found.category, status, content, settled, xattrs)
+        return Held(found, status, content, settled, xattrs)
 
     def _looked_into(self, descriptor: int, content: Content) -> Content:
         """Return `content` with what is in it, where it is compressed."""

@@ -186,7 +186,7 @@ def _ended(
     for pieces in (*(one.pieces for one in present), *capture.inside):
         continued.update(contents.continued_by(pieces))
     passed = [
-        _file(Found(one.path, one.category, one.status), one, last_seen=moment)
+        _file(replace(one.found, status=one.status), one, last_seen=moment)
         for one in captured.passed
     ]
     for one in passed:

@@ -38,11 +38,15 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A path that is there: what `lstat` says of it, and its category."""
+    """A path that is there: what `lstat` says of it, and its category.
+
+    `real` is its path without the symbolic links that lead to its root; below that there are none.
+    """
 
     path: str
     category: str
     status: os.stat_result
+    real: str
 
     @property
     def identity(self) -> Identity:
@@ -66,7 +70,6 @@ class Listing:
 
     found: dict[str, Found] = field(default_factory=dict)
     special: set[str] = field(default_factory=set)
-    matches: dict[str, int] = field(default_factory=dict)
 
     @property
     def files(self) -> Iterator[Found]:
@@ -81,9 +84,11 @@ class Listing:
 def take(roots: Sequence[Root], exclude: Sequence[str] = ()) -> Listing:
     """List what the `roots` match and what lies below, without what `exclude` (globs) matches.
 
-    Where a path belongs to several roots, the one that names it most closely gives its category.
-    What a restore has left beside its places is left out, too. A symbolic link is listed as such;
-    only where a root itself is one, what it leads to is listed, too, under its real path.
+    Where a path belongs to several roots, the one that names it most closely gives its category: a
+    deeper one, a path rather than a glob, a longer glob. What a restore has left beside its places
+    is left out, too. Symbolic links are listed as such and not followed: whoever may write to a
+    folder of logs could lead us anywhere. Only what leads to a path that is listed without a glob
+    is listed, too, under its real path.
 
     Raises:
         AccessDeniedError: A folder may not be read; names it.
@@ -101,8 +106,11 @@ def tops(roots: Sequence[Root], exclude: Sequence[str] = ()) -> dict[str, str]:
     """Return the paths that the `roots` match, each with its category; raises as `take` does."""
     excluded = _excluded(exclude)
     found: dict[str, str] = {}
-    for root in roots:
+    for root in sorted(roots, key=lambda one: (_is_glob(one.pattern), -len(one.pattern))):
         matched = [path for path in _expanded(root.pattern) if not excluded(path)]
+        if not _is_glob(root.pattern):
+            matched += [real for real in map(os.path.realpath, matched) if real not in matched]
+            matched = [path for path in matched if os.path.exists(path)]  # noqa: PTH110 - text paths
         if not matched and not root.optional:
             raise NotFoundError(
                 f"{shown(root.pattern)}, listed under options.{root.category}, matches nothing",
@@ -113,10 +121,11 @@ def tops(roots: Sequence[Root], exclude: Sequence[str] = ()) -> dict[str, str]:
             )
         for path in matched:
             found.setdefault(path, root.category)
-            real = os.path.realpath(path)
-            if os.path.islink(path) and os.path.lexists(real):  # noqa: PTH114 - text paths
-                found.setdefault(real, root.category)
     return found
+
+
+def _is_glob(pattern: str) -> bool:
+    return _MAGIC.search(pattern) is not None
 
 
 def _excluded(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -126,6 +135,8 @@ def _excluded(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], bool]) -> None:
     """Add `path` and everything below it."""
+    folder, _, name = path.rpartition("/")
+    real = f"{os.path.realpath(folder or '/').rstrip('/')}/{name}"
     pending = [path]
     while pending:
         one = pending.pop()
@@ -138,9 +149,9 @@ def _add(listing: Listing, path: str, category: str, excluded: Callable[[str], b
         if kind not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
             listing.special.add(one)
             continue
-        listing.found[one] = Found(one, category, status)
+        listing.found[one] = Found(one, category, status, real + one[len(path) :])
         if kind == stat.S_IFDIR:
-            pending += [f"{one.rstrip('/')}/{name}" for name in names_in(one)]
+            pending += [_joined(one, name) for name in names_in(one)]
 
 
 def status_of(path: str) -> os.stat_result | None:
@@ -196,7 +207,7 @@ def _expanded(pattern: str) -> list[str]:
     for part in PurePosixPath(pattern).parts[1:]:
         if part == "**":
             paths = {below for path in paths for below in _folders(path)}
-        elif _MAGIC.search(part):
+        elif _is_glob(part):
             paths = {
                 _joined(path, name)
                 for path in paths

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from neuroca_backup.engines.logs.content import HEAD_BYTES, Content, Contents, head_of
+from neuroca_backup.engines.logs.listing import Found
 from neuroca_backup.engines.logs.pieces import PIECE_BYTES, Piece
 from neuroca_backup.streams import CHUNK_BYTES
 from neuroca_backup.trees.walking import readable
@@ -26,36 +27,49 @@ class ShrunkError(Exception):
 
 
 @contextmanager
-def opened(path: str) -> Iterator[int | None]:
-    """Give a descriptor of the regular file at `path`, None where there is none any more.
+def opened(found: Found) -> Iterator[int | None]:
+    """Give a descriptor of the regular file at a path that was listed; None where it is none now.
+
+    A folder that was replaced by a symbolic link since does not lead us elsewhere.
 
     Raises:
         AccessDeniedError, PermanentError: It may not, or cannot, be read; names it.
     """
-    descriptor = _descriptor(path)
-    if descriptor is None:
-        yield None
-        return
-    try:
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        with readable(path):
-            yield descriptor if regular else None
-    finally:
-        os.close(descriptor)
+    with readable(found.path):
+        descriptor = _descriptor(found.path)
+        if descriptor is None:
+            yield None
+            return
+        try:
+            yield descriptor if _is_at(descriptor, found.real) else None
+        finally:
+            os.close(descriptor)
 
 
 def _descriptor(path: str) -> int | None:
     # A pipe that has taken the file's name must not hold us until somebody writes to it.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    with readable(path):
+    try:
         try:
+            return os.open(path, flags | os.O_NOATIME)
+        except PermissionError:
+            # Only the owner may keep the time of the last access as it is.
             return os.open(path, flags)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            if error.errno in {errno.ELOOP, errno.ENXIO}:
-                return None  # a symbolic link or a socket by now
-            raise
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            return None  # a symbolic link or a socket by now
+        raise
+
+
+def _is_at(descriptor: int, real: str) -> bool:
+    """Return whether an open file is a regular one, in the folder of `real`."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return False
+    # https://man7.org/linux/man-pages/man5/proc_pid_fd.5.html
+    is_at = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - text paths
+    return is_at.rpartition("/")[0] == real.rpartition("/")[0]
 
 
 def beginning(descriptor: int) -> bytes:
@@ -87,7 +101,7 @@ def read(
         position += count
         return count
 
-    content = divide(fill, cuts, keep)
+    content = divide(fill, cuts, keep, room=end)
     if content.size < end:
         raise ShrunkError(content)
     return content
@@ -107,14 +121,19 @@ def unchanged(descriptor: int, content: Content) -> bool:
 
 
 def divide(
-    fill: Callable[[memoryview], int], cuts: Sequence[Piece], keep: Keep | None = None
+    fill: Callable[[memoryview], int],
+    cuts: Sequence[Piece],
+    keep: Keep | None = None,
+    *,
+    room: int = PIECE_BYTES,
 ) -> Content:
     """Return the content of a stream, cut as `cuts` say and in pieces of `PIECE_BYTES` after them.
 
     `fill` puts bytes into a buffer and returns their number, 0 at the end; `keep` is given the
-    bytes of every piece, valid for the length of the call, the piece, and its ends of lines.
+    bytes of every piece, valid for the length of the call, the piece, and its ends of lines. `room`
+    is the size of the stream in bytes where it is known: little ones need no large buffer.
     """
-    store = bytearray(PIECE_BYTES)
+    store = bytearray(min(room, PIECE_BYTES))
     buffer = memoryview(store)
     first = bytearray()
     whole = None
