@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neuroca_backup.operators.backup_run import SourceTasks
 from support.files_runs import FilesBench
 from support.registering import register
 
@@ -126,36 +127,43 @@ def test_the_next_run_makes_what_is_missing_and_what_has_not_changed_stands(mend
     assert stand.spooled() == []
 
 
-def test_a_part_is_restored_by_its_name_to_a_directory(mended: Mended) -> None:
-    place = mended.stand.bench.root / "restored"
+class Pulled:
+    """Stands in for a task instance: the XComs of a run, by task, of mapped ones a list."""
 
-    run = mended.stand.airflow.run(
-        "restore",
-        {"source": "models__phi", "target": "directory", "target_directory": str(place)},
+    def __init__(self, **xcoms: Any) -> None:
+        self._xcoms = {name.replace("__", "."): value for name, value in xcoms.items()}
+
+    def xcom_pull(self, *, task_ids: str, map_indexes: list[int] | None = None) -> Any:
+        found = self._xcoms.get(task_ids)
+        return found if map_indexes is None else (found or [None] * len(map_indexes))
+
+
+def test_where_no_part_was_found_the_source_itself_is_what_is_missing() -> None:
+    tasks = SourceTasks(source="models", first="dump", divided=True)
+
+    for found in (None, []):
+        (result,) = tasks.results(Pulled(models__discover=found))
+        assert (result.source, result.verified, result.standing) == ("models", None, None)
+
+
+def test_each_part_has_its_own_result_whichever_of_its_tasks_failed() -> None:
+    tasks = SourceTasks(source="models", first="stream", divided=True)
+    new, old = {"backup_id": "new", "checked_at": ""}, {"backup_id": "old", "checked_at": "2026"}
+    parts = [{"source": f"models__{n}", "name": str(n)} for n in range(3)]
+
+    found = list(
+        tasks.results(
+            Pulled(
+                models__discover=parts,
+                models__part__stream=[new, None, old],
+                models__part__verify=[{"backup_id": "new"}, None, None],
+            )
+        )
     )
 
-    assert run.state == "success", run.output[-8000:]
-    assert (place / "model.bin").read_text() == "weights of phi"
-
-
-def test_no_model_at_all_is_a_failure_and_not_an_empty_success(
-    stand: Stand, mended: Mended
-) -> None:
-    aside = stand.bench.models.rename(stand.bench.root / "aside")
-    stand.bench.models.mkdir()
-    try:
-        run = stand.airflow.run("backup_model_weights")
-    finally:
-        stand.bench.models.rmdir()
-        aside.rename(stand.bench.models)
-
-    assert mended.second.state == "success"
-    assert run.state == "failed"
-    assert run.tasks["models.discover"] == "failed"
-    assert run.tries["models.discover"] == 1
-    assert "There is nothing in models" in run.output
-    assert run.tasks["set"] == "failed"
-    assert run.tasks["clear_spool"] == "success"
+    assert [one.source for one in found] == ["models__0", "models__1", "models__2"]
+    assert [one.standing for one in found] == [None, None, "old"]
+    assert [bool(one.verified) for one in found] == [True, False, False]
 
 
 def test_a_run_in_which_nothing_has_changed_is_green_skips_visibly_and_keeps_the_set(
