@@ -160,7 +160,7 @@ def test_an_export_is_private_and_an_import_brings_all_of_it_elsewhere(
         assert client[NAME]["episodes"].count_documents({}) == 200
     assert len(twins.points(qdrant.COLLECTION)) == 200
     told = run("memory-export", "--output", str(place), code=2)
-    assert "already has working" in told
+    assert "already has episodic, semantic, working" in told
 
 
 def test_single_tiers_and_items_are_chosen_by_either_name(

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pytest
 from neuroca_backup.engines import Restorable, RestoreTarget
 from neuroca_backup.engines.working_memory import ENGINE, reading, writing
 from neuroca_backup.errors import (
+    AccessDeniedError,
     ConfigurationError,
     EmptySourceError,
     NotFoundError,
@@ -390,3 +392,40 @@ def test_a_form_of_the_future_is_refused(
     backup = Restorable(chain=(manifest,), work=tmp_path / "work", folders=(dumped.files,))
     with pytest.raises(ConfigurationError, match="form 2"):
         ENGINE.preflight(backup, RestoreTarget(target))
+
+
+def test_the_users_of_the_documentation_may_back_up_and_restore(
+    source: Endpoint, target: Endpoint, tmp_path: Path
+) -> None:
+    # What docs/reference/memory-tiers.md grants.
+    reading = "+@read +@connection +@transaction -@dangerous +info +time +memory|usage"
+    writing = "+@read +@write +@connection +@transaction -@dangerous +info +time +memory|usage"
+    keys = "~memory:stm:* ~neuroca:memory:stm:*"
+    add_items(source, 30)
+    with client_of(source) as client:
+        client.xadd("memory:stm:stream", {"a": 1})
+        client.xgroup_create("memory:stm:stream", "readers", "0")
+        client.xreadgroup("readers", "one", {"memory:stm:stream": ">"})
+        client.set("memory:ltm:7", "of another tier")
+    accounts = (
+        (source, "reader", f"{keys} {reading}"),
+        (target, "writer", f"{keys} ~neuroca-restore:* {writing} +restore"),
+    )
+    users = []
+    for endpoint, name, rules in accounts:
+        with client_of(endpoint) as client:
+            client.execute_command("ACL", "SETUSER", name, "reset", "on", ">pass", *rules.split())
+        users.append(replace(endpoint, user=name, password="pass"))
+    try:
+        dumped = _back_up(tmp_path / "dump", users[0])
+        restore_all(ENGINE, dumped.restorable(), users[1])
+        assert items_of(target) == {f"i{n}" for n in range(30)}
+        restore_all(ENGINE, dumped.restorable("session=s3"), users[1], replace=True)
+        with pytest.raises(AccessDeniedError, match="NOPERM"):
+            restore_all(ENGINE, dumped.restorable(), users[0], replace=True)
+        with pytest.raises(AccessDeniedError, match="NOPERM"):
+            dump_to(tmp_path / "more", ENGINE, users[0], keys=["memory:*"])
+    finally:
+        for endpoint, name, _ in accounts:
+            with client_of(endpoint) as client:
+                client.execute_command("ACL", "DELUSER", name)
