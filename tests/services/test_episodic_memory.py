@@ -311,7 +311,7 @@ def test_a_whole_tier_in_place_loses_what_the_backup_had_not_and_nothing_else(
         source.drop_database(f"{NAME}_other")
 
 
-@pytest.mark.parametrize(("step", "commands"), [("load", 0), ("load", 2), ("publish", 1)])
+@pytest.mark.parametrize(("step", "commands"), [("load", 2), ("publish", 1)])
 def test_a_restore_that_was_killed_is_repeated_to_the_same_end(
     source: Client,
     target: Client,
