@@ -48,7 +48,7 @@ def memory_export(
     The files hold data in clear and are no backup: nothing encrypts or copies
     them. Of a source that fails nothing stays.
     """
-    from neuroca_backup.services import exports
+    from neuroca_backup.services import memory_exports
 
     runtime = Session.of(context).runtime(Keys.NONE)
     wanted = _tiers(working=working, episodic=episodic, semantic=semantic)
@@ -59,11 +59,11 @@ def memory_export(
             remedy=f"Add one whose engine is one of: {', '.join(_ENGINES)}.",
             path="sources",
         )
-    exports.prepare(output, sources)
+    memory_exports.prepare(output, sources)
     line(f"warning: {output} will hold memories in clear; remove it when it is not needed")
     for name in sources:
         subject = runtime.subject(name)
-        manifest = exports.write(subject, output)
+        manifest = memory_exports.write(subject, output)
         render.say(f"{name}: {subject.engine.summary(manifest)}, written to {output / name}")
         for note in manifest.dump.notes:
             render.note(note)
@@ -102,14 +102,14 @@ def memory_import(
     and compared, before any is put in its place.
     """
     from neuroca_backup import engines
-    from neuroca_backup.services import exports
+    from neuroca_backup.services import memory_exports
 
     runtime = Session.of(context).runtime(Keys.NONE)
     wanted = _tiers(working=working, episodic=episodic, semantic=semantic)
     connections = _connections(target_connection or ())
     manifests = {
         name: manifest
-        for name, manifest in exports.found(input_).items()
+        for name, manifest in memory_exports.found(input_).items()
         if _tier_of(manifest) in wanted
     }
     if not manifests:
@@ -119,16 +119,16 @@ def memory_import(
             value=str(input_),
         )
     imports = [
-        exports.Import(
+        memory_exports.Import(
             engine=engines.named(manifest.engine),
             manifest=manifest,
-            folder=exports.files_of(input_, manifest),
+            folder=memory_exports.files_of(input_, manifest),
             target=_target(runtime, manifest, connections, replace=replace),
             only=tuple(only or ()),
         )
         for manifest in manifests.values()
     ]
-    exports.load(imports, tell=lambda source, note: render.note(f"{source}: {note}"))
+    memory_exports.load(imports, tell=lambda source, note: render.note(f"{source}: {note}"))
     for one in imports:
         what = "what was chosen of it" if only else one.engine.summary(one.manifest)
         render.say(f"{one.manifest.source}: {what}, imported to {one.target.endpoint.label}")

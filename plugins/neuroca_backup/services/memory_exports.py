@@ -1,4 +1,4 @@
-"""Exports of sources into a directory: the members and the manifest of a backup, in clear.
+"""Exports of memory tiers into a directory: the members and manifest of a backup, in clear.
 
     DIR/<source>/manifest.json     what the export holds, with the digest of every member
     DIR/<source>/files/<member>    as in a backup
