@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +21,7 @@ from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.engines.episodic_memory import ENGINE, dump
 from neuroca_backup.errors import (
+    AccessDeniedError,
     ConfigurationError,
     EmptySourceError,
     NotFoundError,
@@ -309,7 +311,7 @@ def test_a_whole_tier_in_place_loses_what_the_backup_had_not_and_nothing_else(
         source.drop_database(f"{NAME}_other")
 
 
-@pytest.mark.parametrize(("step", "commands"), [("load", 0), ("load", 2), ("publish", 1)])
+@pytest.mark.parametrize(("step", "commands"), [("load", 2), ("publish", 1)])
 def test_a_restore_that_was_killed_is_repeated_to_the_same_end(
     source: Client,
     target: Client,
@@ -414,3 +416,30 @@ def test_times_are_compared_in_utc(
     words = ("from=2026-11-01T02:00+02:00", "to=2026-11-01T01:00Z")
     restore_all(ENGINE, dumped.restorable(*words), mongodb_twin)
     assert _ids(target) == {"iso", "seconds", "milliseconds", "date"}
+
+
+def test_the_users_of_the_documentation_may_back_up_and_restore(
+    source: Client, target: Client, mongodb: Endpoint, mongodb_twin: Endpoint, tmp_path: Path
+) -> None:
+    # What docs/reference/memory-tiers.md grants.
+    _add(source, 30)
+    source[NAME].create_collection("checked", validator={"must": {"$exists": True}})
+    source[NAME].create_collection("recent", viewOn="episodes", pipeline=[])
+    users = []
+    for client, endpoint, name, roles in (
+        (source, mongodb, "tier_reader", ["read"]),
+        (target, mongodb_twin, "tier_writer", ["readWrite", "dbAdmin"]),
+    ):
+        granted = [{"role": role, "db": NAME} for role in roles]
+        client.admin.command("createUser", name, pwd="pass", roles=granted)
+        users.append(replace(endpoint, user=name, password="pass"))
+    try:
+        dumped = _back_up(tmp_path / "dump", users[0])
+        restore_all(ENGINE, dumped.restorable(), users[1])
+        assert _ids(target) == set(range(30))
+        restore_all(ENGINE, dumped.restorable("session=s3"), users[1], replace=True)
+        with pytest.raises(AccessDeniedError):
+            restore_all(ENGINE, dumped.restorable(), users[0], replace=True)
+    finally:
+        source.admin.command("dropUser", "tier_reader")
+        target.admin.command("dropUser", "tier_writer")

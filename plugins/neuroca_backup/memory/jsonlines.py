@@ -13,11 +13,12 @@ from neuroca_backup.errors import DamagedError
 _BASE64 = "base64"
 # Nothing that is written here makes a longer line.
 LONGEST_LINE = 256 * 1024 * 1024
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def line(record: Mapping[str, Any]) -> bytes:
     """Return a record as a line."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(record).encode() + b"\n"
 
 
 def lines(stream: BinaryIO, *, name: str) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import bson
@@ -19,6 +20,9 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 _JSON = json_util.CANONICAL_JSON_OPTIONS.with_options(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
+# Only names that begin with a dollar can be taken for something else; a name follows its type.
+# https://bsonspec.org/spec.html
+_DOLLAR = re.compile(rb"[\x01-\x13\x7f\xff]\$")
 
 
 def line(raw: bytes, *, namespace: str) -> bytes:
@@ -30,8 +34,7 @@ def line(raw: bytes, *, namespace: str) -> bytes:
     """
     document = bson.decode(raw, _CODEC)
     text = json_util.dumps(document, json_options=_JSON).encode()
-    # Only names that begin with a dollar can be taken for something else.
-    same = bson.encode(document) == raw and (b"$" not in raw or encoded(text)[0] == raw)
+    same = bson.encode(document) == raw and (not _DOLLAR.search(raw) or encoded(text)[0] == raw)
     if not same:
         raise PermanentError(
             f"A document of {namespace} has a deprecated type, a field twice, or a field named "

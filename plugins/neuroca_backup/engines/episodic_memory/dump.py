@@ -191,13 +191,15 @@ def _export(
 
 
 def _took_too_long(client: Client, endpoint: Endpoint) -> ConfigurationError:
-    answer = client.admin.command("getParameter", 1, minSnapshotHistoryWindowInSeconds=1)
-    kept = answer["minSnapshotHistoryWindowInSeconds"]
+    try:
+        answer = client.admin.command("getParameter", 1, minSnapshotHistoryWindowInSeconds=1)
+        kept = f"{answer['minSnapshotHistoryWindowInSeconds']} s"
+    except OperationFailure:
+        kept = "time"  # which this user may not ask
     return ConfigurationError(
-        f"The export took longer than the {kept} s for which {endpoint.label} keeps its snapshots",
+        f"The export took longer than the {kept} for which {endpoint.label} keeps its snapshots",
         remedy="Have it keep them longer than an export takes: db.adminCommand({setParameter: 1, "
         "minSnapshotHistoryWindowInSeconds: 3600}); its cache holds what changes meanwhile. Or "
         "divide the tier into several sources.",
         server=endpoint.label,
-        seconds=kept,
     )

@@ -149,21 +149,32 @@ def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
             _refuse_newer(target, chosen, database)
             journal.write(**{**note, "begun": True})
         for one in chosen:
-            made = one.place not in set(database.collections())
-            if made:
-                name = naming.mark(backup.last.backup_id, one.place)
-                database.create(one.collection, one.place, mark=name)
-            for partition, batch in _rows(backup, found, one):
-                database.upsert(one.place, one.collection, batch, partition=partition)
-            database.build(one.place, one.collection)
-            _require_all(backup, found, one, database)
-            if made and not database.beside:
-                # Takes the mark of the creation away.
-                database.swap(one.collection, one.place, loaded=one.place, kept=one.place)
-            if one.waiting is not None:
-                database.drop(one.waiting)
+            _put(backup, found, one, database)
     journal.write(PUBLISHED)
     return []
+
+
+def _put(backup: Restorable, found: Selection, one: _Chosen, database: VectorDatabase) -> None:
+    """Put the chosen rows of one collection in their place; a repeat goes on where a kill was."""
+    present = set(database.collections())
+    if one.place not in present and one.waiting in present:
+        # Nothing is there: what waits takes the place as it is.
+        database.swap(one.collection, one.place, loaded=one.waiting, kept=one.place)
+        _require_all(backup, found, one, database)
+        return
+    made = one.place not in present
+    if made:
+        name = naming.mark(backup.last.backup_id, one.place)
+        database.create(one.collection, one.place, mark=name)
+    for partition, batch in _rows(backup, found, one):
+        database.upsert(one.place, one.collection, batch, partition=partition)
+    database.build(one.place, one.collection)
+    _require_all(backup, found, one, database)
+    if made and not database.beside:
+        # Takes the mark of the creation away.
+        database.swap(one.collection, one.place, loaded=one.place, kept=one.place)
+    if one.waiting is not None:
+        database.drop(one.waiting)
 
 
 def _load(backup: Restorable, found: Selection, one: _Chosen, database: VectorDatabase) -> int:

@@ -12,7 +12,7 @@ from neuroca_backup.engines.working_memory import members, reading
 from neuroca_backup.engines.working_memory.dump import own_keys
 from neuroca_backup.engines.working_memory.selecting import Choosing, chosen
 from neuroca_backup.engines.working_memory.writing import Writer
-from neuroca_backup.errors import PermanentError, TargetRefusedError
+from neuroca_backup.errors import ComparisonError, PermanentError, TargetRefusedError
 from neuroca_backup.memory.journal import LOADED, LOADING, PUBLISHED, Journal, mark
 from neuroca_backup.memory.seen import Seen
 from neuroca_backup.memory.selection import nothing_matches
@@ -21,6 +21,7 @@ from neuroca_backup.model.endpoint import Endpoint
 # Between the name of a restore and a key's own: it replaces what is there, or is added to it.
 REPLACES, ADDS = b"=", b"+"
 _GONE = "no such key"
+_TOLERANCE_MS = 1000  # of an expiry, see compare.py
 
 
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
@@ -101,12 +102,13 @@ def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
     if journal.published:
         return []
     note = journal.require_loaded(backup_id=backup.last.backup_id)
+    name = mark(backup.last.backup_id, backup.only)
     if not note.get("begun"):
         held = 0 if target.replace else _held(backup, endpoint)
         if held:
             raise _taken(backup, endpoint, held, verb="got")
+        _require_all(backup, endpoint, staged(name, note["token"], REPLACES))
         journal.write(**{**note, "begun": True})
-    name = mark(backup.last.backup_id, backup.only)
     version = session.state(endpoint).version
     for number in map(int, backup.last.dump.facts["databases"]):
         with reading.opened(endpoint, number) as client:
@@ -149,6 +151,31 @@ def others(backup: Restorable, endpoint: Endpoint, *, moment: int) -> Iterator[t
                     stale = [key for key in keys if not kept.has(b"%d" % number, key)]
                     if stale:
                         yield number, stale
+
+
+def _require_all(backup: Restorable, endpoint: Endpoint, prefix: bytes) -> None:
+    """Raise unless every loaded key is still there, or has expired.
+
+    Raises:
+        ComparisonError: The server has evicted some; nothing was put in place.
+    """
+    with Choosing(backup) as choosing:
+        for number, found in choosing.databases():
+            with reading.opened(endpoint, number) as client:
+                latest = reading.now_ms(client) + _TOLERANCE_MS
+                expected = sum(
+                    piece.first and not merged and not is_expired(piece.expires_at, latest)
+                    for piece, merged in found
+                )
+                there = sum(len(keys) for keys in reading.scan(client, prefix + b"*"))
+            if there < expected:
+                raise ComparisonError(
+                    f"{expected - there:,} of {expected:,} loaded keys are gone from database "
+                    f"{number} of {endpoint.label}",
+                    remedy="Nothing was put in place. Look at its maxmemory and its eviction "
+                    "policy, then run the restore from its load step on.",
+                    database=number,
+                )
 
 
 def _remove_others(backup: Restorable, endpoint: Endpoint) -> int:
