@@ -13,11 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from neuroca_backup import sandbox
 from neuroca_backup.model.endpoint import Endpoint
 
 Start = Callable[[str], Endpoint]
+
+# How long an example takes says more about what else the machine does than about the test.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], parent=settings.default
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

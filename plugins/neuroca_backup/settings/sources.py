@@ -53,14 +53,27 @@ class SourceSettings(Strict):
 
 
 def default_sources() -> dict[str, SourceSettings]:
-    """Return NCA's own databases, and the files and the Airflow of the machine it runs on."""
-    database, configuration = Component.DATABASE, Component.CONFIGURATION
+    """Return NCA's databases and memory tiers, and the files and the Airflow of its machine."""
+    database, tiers, configuration = (
+        Component.DATABASE,
+        Component.MEMORY_TIERS,
+        Component.CONFIGURATION,
+    )
     said: dict[str, tuple[Component, str, str | None, dict[str, Any]]] = {
         "postgres": (database, "postgresql", "neuroca_postgres", {}),
         "mongodb": (database, "mongodb", "neuroca_mongodb", {}),
         "redis": (database, "redis_rdb", "neuroca_redis", {}),
         "vector": (database, "milvus", "neuroca_milvus", {}),
-        "configuration": (configuration, "filetree", None, {"parameters": ["/etc/neuroca"]}),
+        "working": (tiers, "working_memory", "neuroca_redis", {}),
+        "episodic": (tiers, "episodic_memory", "neuroca_mongodb", {}),
+        "semantic": (tiers, "semantic_memory", "neuroca_milvus", {}),
+        "configuration": (
+            configuration,
+            "filetree",
+            None,
+            # The key that opens the backups does not belong into them.
+            {"parameters": ["/etc/neuroca"], "exclude": ["/etc/neuroca/backup.key"]},
+        ),
         "airflow": (configuration, "airflow_metadata", "neuroca_airflow", {}),
         "models": (
             Component.MODEL_WEIGHTS,
