@@ -189,11 +189,14 @@ def test_the_sample_is_valid_and_has_what_the_shipped_settings_name(tmp_path: Pa
         "redis_rdb": "redis",
         "milvus": "milvus",
         "airflow_metadata": "postgres",
+        "working_memory": "redis",
+        "episodic_memory": "mongo",
+        "semantic_memory": "milvus",
     }
     named = [source for source in sources if source.connection is not None]
 
     assert found.endpoint("neuroca_catalog").kind == "postgres"
-    assert len(named) == 5
+    assert len(named) == 8
     for source in named:
         assert found.endpoint(str(source.connection)).kind == kinds[source.engine]
     for connection_id in ("neuroca_aws", "neuroca_aws_dr"):
