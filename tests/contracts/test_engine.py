@@ -28,7 +28,7 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, set_id
-from neuroca_backup.model.manifest import Dump, Manifest, Member
+from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.services.pipeline import SpoolSink
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder
@@ -161,8 +161,9 @@ def dump(
         finished_at=datetime.now(UTC),
         product="test",
     )
-    # Whatever facts an engine has, they go through the manifest's JSON and come back the same.
-    again = Manifest.model_validate_json(manifest.model_dump_json())
+    # Whatever facts an engine has come back the same from a store, where keys are sorted.
+    sealed = SealedManifest.seal(manifest, lambda _: "")
+    again = SealedManifest.decode(sealed.encode(), name="manifest.json").manifest
     assert again == manifest
     return Dumped(manifest=again, files=folder.files)
 

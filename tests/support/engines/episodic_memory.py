@@ -53,6 +53,8 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
         with connected(source) as client:
             client[name]["second"].insert_many({"n": n} for n in range(9))
             client[name]["items"].create_index("content")
+            # In this order, which is not that of the alphabet.
+            client[name]["items"].create_index([("n", -1), ("content", 1)])
             client[name].create_collection("view", viewOn="items", pipeline=[{"$limit": 5}])
         made.add(200)
         yield made

@@ -8,6 +8,7 @@ https://www.mongodb.com/docs/manual/reference/read-concern-snapshot/
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +187,8 @@ def _export(
     return {
         "documents": tally.count,
         "digest": tally.digest,
-        "definition": definition.document(),
+        # As text: a manifest sorts its keys, and the order of an index's keys is its meaning.
+        "definition": json.dumps(definition.document()),
     }
 
 

@@ -44,7 +44,7 @@ def definition_bytes(tier: str, definition: Definition) -> bytes:
 def known(manifest: Manifest) -> dict[str, Definition]:
     """Return the definitions that the manifest has, by namespace."""
     facts: Mapping[str, Any] = manifest.dump.facts["collections"]
-    return {name: Definition.of(one["definition"]) for name, one in facts.items()}
+    return {name: Definition.of(json.loads(one["definition"])) for name, one in facts.items()}
 
 
 def read(stream: BinaryIO, *, name: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
