@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from neuroca_backup.model.identity import Component
+from neuroca_backup.model.quantity import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,16 +230,6 @@ def catalog(
         )
     for event in events:
         say(f"event    {event.at.strftime(_TIME)}  {event.action} {event.subject} by {event.actor}")
-
-
-def size(count: int) -> str:
-    """Return `count` bytes in the unit that a person would use: `12.3 MB`."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def age(passed: timedelta) -> str:
