@@ -272,6 +272,8 @@ def _summary(found: Listed) -> dict[str, Any]:
         "classification": None if manifest is None else manifest.classification,
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
+        "own_size": None if manifest is None else manifest.own_size,
+        "refers_to": [] if manifest is None else _refers_to(manifest),
         "verified": found.verified,
         "unchanged_at": None if found.checked_at is None else found.checked_at.isoformat(),
         "current_at": None if found.current_at is None else found.current_at.isoformat(),
@@ -297,6 +299,7 @@ def _manifest(manifest: Manifest) -> None:
         "hold": "yes" if manifest.hold else "no",
         "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
         f"(ratio {ratio:.2f})",
+        **_references(manifest),
         "stages": " > ".join(manifest.stages),
         "made by": manifest.product,
     }
@@ -308,6 +311,24 @@ def _manifest(manifest: Manifest) -> None:
             say(f"{'consistent':<11} {word} {text}")
     for text in manifest.dump.notes:
         say(f"{'note':<11} {text}")
+
+
+def _refers_to(manifest: Manifest) -> list[str]:
+    """Return the ids of the earlier backups that hold members of this one."""
+    from neuroca_backup.services import needs
+
+    return sorted(needs.origins(manifest))
+
+
+def _references(manifest: Manifest) -> dict[str, str]:
+    """Return the row that says how much of a backup lies in earlier ones, or none."""
+    held = _refers_to(manifest)
+    if not held:
+        return {}
+    rest = len(manifest.members) - len(manifest.own)
+    return {
+        "refers to": f"{rest:,} members of {', '.join(held)}; {size(manifest.own_size)} are its own"
+    }
 
 
 def _kind(manifest: Manifest | None) -> str:

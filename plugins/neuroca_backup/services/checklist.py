@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuroca_backup.engines import Engine, RestoreTarget
-from neuroca_backup.errors import BackupError, DamagedError, PermanentError, TransientError
+from neuroca_backup.errors import (
+    BackupError,
+    DamagedError,
+    NotFoundError,
+    PermanentError,
+    TransientError,
+)
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.status import Finding, Level, Verification
@@ -87,9 +93,17 @@ class Checklist:
     def versions(self, plan: RestorePlan, target: RestoreTarget) -> Sequence[str]:
         """Return the engine's notes on whether the target can take this backup.
 
-        Raises what the engine's `preflight` raises.
+        Raises what the engine's `preflight` raises. Where no store can show the backup, and an
+        older one is allowed, that one is held to the target.
         """
-        notes = self.restores.versions(plan, target)
+        try:
+            notes = self.restores.versions(plan, target)
+        except (DamagedError, NotFoundError) as error:
+            stores = {name: self.stores[name] for name in plan.stores}
+            earlier = planning.older(stores, plan, error, bad=(plan.backup_id,))
+            if earlier is None or not plan.allow_older:
+                raise
+            return self.versions(earlier, target)
         return (*notes, f"{target.endpoint.label} can take {plan.backup_id}")
 
     def state(self, plan: RestorePlan, target: RestoreTarget) -> Sequence[str]:
