@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from neuroca_backup.cli.interrupted import clear_dead
 from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
 from neuroca_backup.cli.reporting import worst
 from neuroca_backup.cli.restore_many import Way
@@ -146,6 +147,7 @@ def restore(  # noqa: PLR0913 - one argument an option
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
     # A recovery key may be what opens backups; what is saved is sealed for every recipient.
     saver = session.runtime(Keys.SEAL) if in_place and save else runtime
+    clear_dead(runtime)
     way = Way(runtime, saver, prefer=store, dry_run=dry_run, save=save, wait=wait)
     with ExitStack() as servers:
         if source == EVERYTHING:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.interrupted import StandDown
 from neuroca_backup.cli.reporting import line, report
-from neuroca_backup.cli.restore_run import Order, Run, StandDown, target_of
+from neuroca_backup.cli.restore_run import Order, Run, target_of
 from neuroca_backup.errors import BackupError, NotFoundError
 from neuroca_backup.model.identity import RESTORE_ORDER, Component, is_part_of
 
@@ -160,6 +161,7 @@ class Way:
         """Restore one source; a throwaway server for it lives as long as `servers`, or less."""
         run = Run(self.runtime, lambda: self.saver.safety, stand_down)
         with ExitStack() as at_once:
+            at_once.enter_context(self.runtime.spool.held(run.restore_id))
             at_once.callback(self.runtime.restores.clear, run.restore_id)
             plan = run.plan(order, prefer=self.prefer)
             run.propose(order, plan, save=self.save)

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import actor
-from neuroca_backup.model.identity import Component, attempt_token, set_id
+from neuroca_backup.model.identity import attempt_token, set_id
 
 if TYPE_CHECKING:
+    from neuroca_backup.cli.interrupted import StandDown
     from neuroca_backup.engines import RestoreTarget
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.runtime import Runtime
-    from neuroca_backup.services.quiesce import Quiesce
     from neuroca_backup.services.safety import Safety
 
 
@@ -47,36 +47,6 @@ class Order:
         if self.directory is not None:
             return f"the directory {self.directory}"
         return f"the server of {self.connection}" if self.connection else "a throwaway server"
-
-
-@dataclass
-class StandDown:
-    """The services that use what is restored in place: stopped once, whatever is restored then."""
-
-    runtime: Runtime
-    quiesce: Quiesce | None = None
-    before: dict[str, str] = field(default_factory=dict)
-
-    def stop(self, component: str) -> Sequence[str]:
-        """Stop what runs, at the first call; return notes."""
-        if self.quiesce is not None:
-            return ()
-        quiesce = self.runtime.quiesce(Component(component))
-        self.before = quiesce.look()
-        self.quiesce = quiesce
-        return quiesce.stop(self.before)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        self.resume()
-
-    def resume(self) -> None:
-        """Start again what ran before, if anything was stopped."""
-        if self.quiesce is not None:
-            for note in self.quiesce.resume(self.before):
-                render.note(note)
 
 
 @dataclass

@@ -289,6 +289,13 @@ class Restores:
         finally:
             self._spool.clear(restore_id)
 
+    def abandon(self, restore_id: str) -> None:
+        """Clear what a restore that was killed has left, its throwaway target, too."""
+        try:
+            self._end(self._spool.sandbox(restore_id))
+        finally:
+            self.clear(restore_id)
+
     def end_forgotten(self, *, older_than: timedelta) -> None:
         """Stop and remove what restores left running longer than `older_than` ago."""
         for forgotten in self._spool.stale_sandboxes(older_than=older_than):
