@@ -240,6 +240,10 @@ with DAG(
             StateOperator(task_id="state", order=order),
         )
 
+    start_services = StartServicesOperator(task_id="start_services").as_teardown(
+        on_failure_fail_dagrun=True
+    )
+
     @task_group(group_id=SOURCE_GROUP, tooltip="The steps of one source's restore")
     def restore_source(order: Any) -> None:
         """Add the tasks of one source; `order` is what `plan` decided for it."""
@@ -253,8 +257,9 @@ with DAG(
             LoadOperator(task_id="load", order=order),
             CompareOperator(task_id="compare", order=order),
             publish,
-            # Neither waits for the other: whatever becomes of one, the other is done.
-            [record, clean_up.as_teardown(on_failure_fail_dagrun=True)],
+            # Beside one another: Airflow would not let a record decide how the run ended that has
+            # a teardown behind it, and each is done whatever becomes of the others.
+            [record, clean_up.as_teardown(on_failure_fail_dagrun=True), start_services],
         )
 
     orders = PlanOperator(task_id="plan").output
@@ -266,11 +271,9 @@ with DAG(
         response_timeout=settings.restore.response_timeout,
         trigger_rule="all_done_min_one_success",
     )
-    start_services = StartServicesOperator(task_id="start_services")
     chain(
         check.expand(order=orders),
         approve,
         ServicesOperator(task_id=SERVICES, orders=orders),
         restore_source.expand(order=orders),
-        start_services.as_teardown(on_failure_fail_dagrun=True),
     )

@@ -217,7 +217,7 @@ def test_who_triggered_a_restore_cannot_approve_it_and_another_one_can_reject_it
         stand.answer(again, "Reject", by=OTHER)
         ended = running.result()
 
-    assert ended.state == "failed"
+    assert ended.state == "failed", str(ended.tasks) + str(ended.xcoms.keys())
     assert f"{TRIGGERER} has triggered this restore" in ended.output
     assert f"Nothing was restored: rejected by {OTHER}" in ended.output
     assert ended.tasks["approve"] == "failed"
