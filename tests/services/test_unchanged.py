@@ -233,14 +233,14 @@ def test_the_set_of_a_run_names_the_earlier_backup_of_the_unchanged_source(
     weights = Component.MODEL_WEIGHTS
     for name in names:
         staged.back_up(ref=staged.runtime.ref(run, name))
-    first = sets.record(run, weights, names)
+    first = sets.record(run, weights, names, whole=["models"])
 
     # Nothing has changed: the set is the earlier one, and none is written.
     second = staged.ref("models__llama", age=timedelta(minutes=-10)).set_id
     tickets = {name: staged.back_up(ref=staged.runtime.ref(second, name)) for name in names}
     standing = {name: ticket.backup_id for name, ticket in tickets.items() if ticket.unchanged}
     assert set(standing) == set(names)
-    assert sets.record(second, weights, names, unchanged=standing) == first
+    assert sets.record(second, weights, names, whole=["models"], unchanged=standing) == first
     assert [one.set_id for one in sets.newest_first(weights)] == [run]
 
     # One of the two has changed.
@@ -249,7 +249,7 @@ def test_the_set_of_a_run_names_the_earlier_backup_of_the_unchanged_source(
     tickets = {name: staged.back_up(ref=staged.runtime.ref(third, name)) for name in names}
     standing = {name: ticket.backup_id for name, ticket in tickets.items() if ticket.unchanged}
     assert set(standing) == {"models__llama"}
-    made = sets.record(third, weights, names, unchanged=standing)
+    made = sets.record(third, weights, names, whole=["models"], unchanged=standing)
 
     assert made.set_id == third
     assert made.complete
@@ -259,6 +259,12 @@ def test_the_set_of_a_run_names_the_earlier_backup_of_the_unchanged_source(
     }
     assert made.skew_seconds is not None
     assert made.skew_seconds < 60, "the unchanged one is as of this run's look at it"
+    assert staged.runtime.set_to_restore("latest", component=weights) == made
+
+    # One model that somebody backs up by hand does not stand for all of them.
+    alone = staged.ref("models__phi", age=timedelta(minutes=-30))
+    staged.back_up(ref=alone, backup_type=BackupType.FULL)
+    sets.record(alone.set_id, weights, ["models__phi"])
     assert staged.runtime.set_to_restore("latest", component=weights) == made
 
 

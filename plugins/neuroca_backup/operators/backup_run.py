@@ -136,6 +136,7 @@ class RecordSetOperator(BaseOperator):
                     run_set_id(context),
                     self.component,
                     [one.source for one in found],
+                    whole=[tasks.source for tasks in self.sources if tasks.divided],
                     unchanged=standing,
                 )
             )
