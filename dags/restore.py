@@ -28,7 +28,7 @@ from neuroca_backup.operators.restore_checks import (
     VersionsOperator,
 )
 from neuroca_backup.operators.restore_plan import PlanOperator
-from neuroca_backup.operators.restore_request import PREFERENCES, TARGETS
+from neuroca_backup.operators.restore_request import ONE_SOURCE, PREFERENCES, TARGETS
 from neuroca_backup.operators.restore_services import (
     ServicesOperator,
     StartServicesOperator,
@@ -80,9 +80,10 @@ PARAMS = {
         "component.",
     ),
     "component": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, *components],
+        ONE_SOURCE,
+        type="string",
+        enum=[ONE_SOURCE, *components],
+        values_display={ONE_SOURCE: "No: one source alone"},
         title="A whole component",
         description="Restore the newest complete backup set of this component instead of one "
         "source; Source then does not count.",

@@ -254,7 +254,7 @@ def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(
         ({"target": "in_place"}, "plan", "set confirm to 'postgres'"),
         (
             {"target": "connection", "target_connection": "same_server"},
-            "checks.space[0]",
+            "plan",
             "is the server of the source postgres",
         ),
     ],

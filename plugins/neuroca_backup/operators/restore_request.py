@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TARGETS = ("sandbox", "connection", "directory", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
+# In the field for a component: none of them, as a form has no choice without a word.
+ONE_SOURCE = "one_source"
 
 # Fields that choose what is restored, and do not go together.
 _EITHER = (
@@ -78,6 +80,7 @@ class RestoreRequest:
             **{
                 **params,
                 **{name: params.get(name) or None for name in texts},
+                **({"component": None} if params.get("component") == ONE_SOURCE else {}),
                 **{
                     name: datetime.fromisoformat(params[name]) if params.get(name) else None
                     for name in times
