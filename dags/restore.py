@@ -10,18 +10,32 @@ from airflow.sdk import DAG, Param, chain, task_group
 from neuroca_backup.notifications.failure import FailureNotice
 from neuroca_backup.operators.groups import queue_of
 from neuroca_backup.operators.restore import (
+    STALE_SANDBOX,
     CleanUpOperator,
     CompareOperator,
+    ExamineOperator,
     FetchOperator,
     LoadOperator,
-    PlanOperator,
-    PreflightOperator,
     PublishOperator,
     RecordOperator,
-    SandboxOperator,
     SaveOperator,
 )
-from neuroca_backup.operators.restore_request import PREFERENCES, TARGETS
+from neuroca_backup.operators.restore_approval import ApproveOperator
+from neuroca_backup.operators.restore_checks import (
+    IntegrityOperator,
+    SandboxOperator,
+    SpaceOperator,
+    StateOperator,
+    VersionsOperator,
+)
+from neuroca_backup.operators.restore_plan import PlanOperator
+from neuroca_backup.operators.restore_request import ONE_SOURCE, PREFERENCES, TARGETS
+from neuroca_backup.operators.restore_services import (
+    ServicesOperator,
+    StartServicesOperator,
+    StopOperator,
+)
+from neuroca_backup.operators.restore_step import APPROVE, CHECKS_GROUP, SERVICES, SOURCE_GROUP
 from neuroca_backup.settings import default_path, load
 
 DOC = """
@@ -29,25 +43,31 @@ DOC = """
 
 Trigger it with the form. Without changes it restores the newest verified backup into a throwaway
 server, compares it with what was backed up, and removes the server again: a rehearsal that
-touches nothing.
+touches nothing. With **Dry run** it ends before that: the log of `approve` has the plan.
 
-* **plan** checks the form and chooses the backup, or every backup of the set. The group **source**
-  then runs once for each of them, side by side.
-* **preflight** refuses what cannot or may not be done, before anything is touched. **fetch** checks
-  every byte; a damaged copy falls back to another store. **save** backs up what an in-place
-  restore would overwrite. **load** works beside what is there where it can, **compare** counts and
-  checks, and only then **publish** puts the copy in its place.
+* **plan** checks the form and chooses the backup, or every backup of the set. Each of the groups
+  **checks** and **source** then runs once for each of them, side by side.
+* **checks** is the list to go through before a restore, a task a line: room, the backup read back,
+  versions, the state of the target. Nothing is touched.
+* **approve** asks a second person where data is replaced in place, and shows what will be done.
+  Who triggered the run can reject it, not approve it. Answer it under *Required Actions*.
+* **fetch** checks every byte; a damaged copy falls back to another store. **stop** stops the
+  services that use the data, in place alone. **save** backs up what would be overwritten. **load**
+  works beside what is there where it can, **compare** counts and checks, and only then **publish**
+  puts the copy in its place. **examine** asks it there whether it works.
 * **record** notes the restore whatever became of it; it is red if the restore failed.
+  **start_services** starts again what ran before, whatever happened.
 * `in_place` replaces the data of running sources. It needs `confirm`: the source's name, or the
   set's id.
 
 **A task is red.** The last lines of its log say what is wrong and what to do. Of that source
 nothing was published unless its `publish` is green; the other sources of a set are not concerned.
-Once it is mended, clear the red source's tasks from `sandbox` on, or trigger a new run.
+Once it is mended, clear the red source's tasks from `fetch` on, or trigger a new run.
 """
 
 settings = load(default_path())
 sources = list(settings.sources)
+components = list(dict.fromkeys(source.component.value for source in settings.sources.values()))
 
 PARAMS = {
     "source": Param(
@@ -59,6 +79,15 @@ PARAMS = {
         description="What to restore: a source of backup.yaml, or a part of one by the name that "
         "its backups have, such as models__llama_3. With a backup set: any source of the set's "
         "component.",
+    ),
+    "component": Param(
+        ONE_SOURCE,
+        type="string",
+        enum=[ONE_SOURCE, *components],
+        values_display={ONE_SOURCE: "No: one source alone"},
+        title="A whole component",
+        description="Restore the newest complete backup set of this component instead of one "
+        "source; Source then does not count.",
     ),
     "backup_id": Param(
         None,
@@ -151,6 +180,27 @@ PARAMS = {
         description="Back the running source up before an in-place restore, where its engine "
         "keeps nothing itself. Switch it off only if the source is dead or not worth saving.",
     ),
+    "allow_older": Param(
+        default=False,
+        type="boolean",
+        title="Allow an older backup",
+        description="Where no store has the chosen backup whole, restore the newest older one that "
+        "is verified and good. The log and the record say so. Without it the restore ends there "
+        "and names that backup.",
+    ),
+    "read_back": Param(
+        default=True,
+        type="boolean",
+        title="Read the backup back first",
+        description="Check all stored bytes before anything else. Switch it off to save the time "
+        "of reading them twice: they are checked again when they are fetched.",
+    ),
+    "dry_run": Param(
+        default=False,
+        type="boolean",
+        title="Dry run",
+        description="Only plan and check, say how long it will take, and end there.",
+    ),
     "keep_sandbox": Param(
         default=False,
         type="boolean",
@@ -181,24 +231,51 @@ with DAG(
     },
 ) as dag:
 
-    @task_group(group_id="source", tooltip="The steps of one source's restore")
+    @task_group(group_id=CHECKS_GROUP, tooltip="What is looked at before one source's restore")
+    def check(order: Any) -> None:
+        """Add the checks of one source; `order` is what `plan` decided for it."""
+        chain(
+            SandboxOperator(task_id="sandbox", order=order, forget_after=STALE_SANDBOX),
+            SpaceOperator(task_id="space", order=order),
+            IntegrityOperator(task_id="integrity", order=order),
+            VersionsOperator(task_id="versions", order=order),
+            StateOperator(task_id="state", order=order),
+        )
+
+    start_services = StartServicesOperator(task_id="start_services").as_teardown(
+        on_failure_fail_dagrun=True
+    )
+
+    @task_group(group_id=SOURCE_GROUP, tooltip="The steps of one source's restore")
     def restore_source(order: Any) -> None:
         """Add the tasks of one source; `order` is what `plan` decided for it."""
-        sandbox = SandboxOperator(task_id="sandbox", order=order)
-        publish = PublishOperator(task_id="publish", order=order)
         record = RecordOperator(task_id="record", order=order, trigger_rule="all_done")
         clean_up = CleanUpOperator(task_id="clean_up", order=order)
         chain(
-            sandbox,
-            PreflightOperator(task_id="preflight", order=order),
             FetchOperator(task_id="fetch", order=order),
+            StopOperator(task_id="stop", order=order),
             SaveOperator(task_id="save", order=order),
             LoadOperator(task_id="load", order=order),
             CompareOperator(task_id="compare", order=order),
-            publish,
-            # Beside, not before, the teardown: within its scope a sandbox that did not start would
-            # keep the record from being made.
-            [record, clean_up.as_teardown(setups=sandbox, on_failure_fail_dagrun=True)],
+            PublishOperator(task_id="publish", order=order),
+            ExamineOperator(task_id="examine", order=order),
+            # Beside one another: Airflow would not let a record decide how the run ended that has
+            # a teardown behind it, and each is done whatever becomes of the others.
+            [record, clean_up.as_teardown(on_failure_fail_dagrun=True), start_services],
         )
 
-    restore_source.expand(order=PlanOperator(task_id="plan").output)
+    orders = PlanOperator(task_id="plan").output
+    # What one source has not passed must not keep the others from being restored.
+    approve = ApproveOperator(
+        task_id=APPROVE,
+        orders=orders,
+        approvals=settings.restore.approvals,
+        response_timeout=settings.restore.response_timeout,
+        trigger_rule="all_done_min_one_success",
+    )
+    chain(
+        check.expand(order=orders),
+        approve,
+        ServicesOperator(task_id=SERVICES, orders=orders),
+        restore_source.expand(order=orders),
+    )

@@ -19,6 +19,7 @@ from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
+from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
@@ -116,6 +117,18 @@ class Runtime:
             catalog=self.catalog,
             spool=self.spool,
             workers=self.settings.pipeline.workers,
+        )
+
+    @cached_property
+    def checklist(self) -> Checklist:
+        """What is looked at before a restore."""
+        return Checklist(
+            engine=engines.named,
+            stores=self.stores,
+            spool=self.spool,
+            verifier=self.verifier,
+            restores=self.restores,
+            quiesce=self.quiesce,
         )
 
     @cached_property

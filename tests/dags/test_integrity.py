@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 STAGED = ["dump", "compress", "encrypt", "upload", "replicate", "verify"]
 STREAMED = ["stream", "replicate", "verify"]
-RESTORE = ["sandbox", "preflight", "fetch", "save", "load", "compare", "publish", "record"]
+CHECKS = ["sandbox", "space", "integrity", "versions", "state"]
+RESTORE = ["fetch", "stop", "save", "load", "compare", "publish", "examine", "record"]
 
 
 TWO_SOURCES = """\
@@ -133,22 +134,40 @@ def test_a_backup_form_that_means_nothing_is_refused(form: dict[str, str], words
         BackupRequest.parse(form)
 
 
-def test_restore_is_one_line_with_a_sandbox_that_is_always_cleaned_up(
+def test_restore_is_one_line_from_the_checks_over_the_approval_to_the_record(
     configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
 ) -> None:
     configure()
 
     dag = parsed()["restore"]
 
+    checks = [f"checks.{check}" for check in CHECKS]
     steps = [f"source.{step}" for step in RESTORE]
-    clean_up = dag.get_task("source.clean_up")
-    beside = {("source.publish", "source.clean_up"), ("source.sandbox", "source.clean_up")}
-    fed = {("plan", step) for step in [*steps, "source.clean_up"]}
-    assert edges(dag) - fed == line(*steps) | beside
-    assert dag.get_task("source.sandbox").is_setup
-    assert clean_up.is_teardown
-    assert clean_up.on_failure_fail_dagrun
+    fed = {("plan", one.task_id) for one in dag.tasks}
+    assert edges(dag) - fed == line(*checks, "approve", "services", *steps) | {
+        ("source.examine", "source.clean_up"),
+        ("source.examine", "start_services"),
+    }
+    for teardown in ("source.clean_up", "start_services"):
+        assert dag.get_task(teardown).is_teardown
+        assert dag.get_task(teardown).on_failure_fail_dagrun
     assert dag.get_task("source.record").trigger_rule == "all_done"
+    assert dag.get_task("approve").trigger_rule == "all_done_min_one_success"
+    assert not dag.get_task("source.record").downstream_task_ids, "else it would decide nothing"
+
+
+def test_an_approval_waits_as_long_as_backup_yaml_says_and_is_never_given_by_itself(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    path = configure()
+    path.write_text(path.read_text() + "  restore: {response_timeout: 90m}\n")
+
+    approve: Any = parsed()["restore"].get_task("approve")
+
+    assert approve.approvals == 1, "the default"
+    assert approve.response_timeout == timedelta(minutes=90)
+    assert approve.defaults is None
+    assert approve.retries == 0
 
 
 def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_catching_up(

@@ -86,6 +86,9 @@ def test_the_form_has_the_fields_of_the_request_each_with_a_title_and_a_descript
         ("set_id", 7),
         ("save_first", "yes"),
         ("keep_sandbox", "yes"),
+        ("component", "databases"),
+        ("allow_older", "yes"),
+        ("dry_run", "yes"),
         ("backup_id", 7),
     ],
 )
@@ -124,6 +127,14 @@ def test_a_moment_and_parts_are_read_with_empty_lines_as_nothing(settings: Setti
     assert request.save_first
 
 
+def test_a_component_means_its_newest_complete_set(settings: Settings) -> None:
+    request = RestoreRequest.parse({"source": "postgres", "component": "database"}, settings)
+
+    assert request.whole == "latest"
+    assert RestoreRequest.parse({"source": "postgres", "set_id": SET}, settings).whole == SET
+    assert RestoreRequest.parse({"source": "postgres"}, settings).whole is None
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "words"),
     [
@@ -158,6 +169,12 @@ def test_a_moment_and_parts_are_read_with_empty_lines_as_nothing(settings: Setti
             {"set_id": SET, "target": "directory", "target_directory": "/restore"},
             ConfigurationError,
             "it has several sources",
+        ),
+        ({"component": "databases"}, ConfigurationError, "'databases' is not a choice"),
+        (
+            {"component": "database", "backup_id": BACKUP},
+            ConfigurationError,
+            "Both component and backup_id",
         ),
         ({"target": "directory"}, ConfigurationError, "target_directory"),
         ({"target_directory": "/restore"}, ConfigurationError, "target_directory"),

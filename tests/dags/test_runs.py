@@ -82,6 +82,8 @@ class Stand:
             },
             "sources": sources or {"postgres": source_of("nca_postgres")},
             "pipeline": {"spool": str(self.spool), **pipeline},
+            # Here nobody can answer; test_approval.py has the whole of Airflow.
+            "restore": {"approvals": 0},
         }
         (self.folder / "backup.yaml").write_text(yaml.safe_dump({"backup": backup}))
 
@@ -252,7 +254,7 @@ def test_an_in_place_restore_that_is_confirmed_brings_lost_rows_back(
         ({"target": "in_place"}, "plan", "set confirm to 'postgres'"),
         (
             {"target": "connection", "target_connection": "same_server"},
-            "source.preflight[0]",
+            "plan",
             "is the server of the source postgres",
         ),
     ],
@@ -375,7 +377,8 @@ def test_a_source_of_a_set_that_cannot_be_restored_is_red_and_does_not_stop_the_
     assert restore.state == "failed"
     assert restore.tasks["source.record[0]"] == "success"
     assert restore.tasks["source.publish[0]"] == "success"
-    assert restore.tasks["source.preflight[1]"] == "failed"
+    assert restore.tasks["checks.space[1]"] == "failed"
+    assert restore.tasks["source.fetch[1]"] == "failed"
     assert restore.tasks["source.record[1]"] == "failed"
     assert restore.tasks["source.load[1]"] == "upstream_failed"
     assert restore.tasks["source.clean_up[1]"] == "success"

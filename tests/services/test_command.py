@@ -157,6 +157,52 @@ def test_a_dry_run_touches_nothing(empty_target: Stand, backup_id: str) -> None:
     assert "fetch" not in printed.replace("nothing was fetched", "")
 
 
+def test_a_dry_run_reads_back_says_how_long_it_takes_and_what_tells_so(
+    empty_target: Stand, backup_id: str
+) -> None:
+    printed = empty_target.done("restore", "postgres", "--sandbox", "--dry-run")
+    assert f"{backup_id} is intact in primary" in printed
+    assert re.search(r"about \d+ (s|min) \((measured|assumed): ", printed)
+    assert "integrity  done in" in printed
+    in_place = empty_target.done(
+        "restore", "postgres", "--in-place", "--confirm", "postgres", "--dry-run"
+    )
+    assert "which is kept beside under another name" in in_place
+    assert empty_target.rows(empty_target.source) == 300
+
+
+def test_everything_is_restored_with_one_command_and_a_table_says_what_became_of_it(
+    empty_target: Stand, backup_id: str
+) -> None:
+    printed = empty_target.done("restore", "all", "--sandbox", "--no-wait")
+    row = printed.splitlines()[-2].split()
+    assert row[:3] == ["database", "postgres", backup_id]
+    assert row[-1] == "restored"
+    unconfirmed = empty_target.run("restore", "all", "--in-place", "--confirm", "postgres")
+    assert unconfirmed.returncode == 2
+    assert "--confirm all" in unconfirmed.stderr
+    elsewhere = empty_target.run("restore", "all", "--target-connection", "twin")
+    assert elsewhere.returncode == 2
+
+
+def test_of_everything_what_fails_does_not_stop_the_rest_and_the_exit_code_says_so(
+    empty_target: Stand, backup_id: str, tmp_path: Path
+) -> None:
+    document = yaml.safe_load((empty_target.folder / "backup.yaml").read_text())
+    sources = document["backup"]["sources"]
+    sources["neverbacked"] = {**sources["postgres"], "component": "configuration"}
+    more = tmp_path / "more.yaml"
+    more.write_text(yaml.safe_dump(document))
+    ended = empty_target.run("--config-path", str(more), "restore", "all", "--sandbox", "--no-wait")
+    assert ended.returncode == 1
+    first, second = (row.split() for row in ended.stdout.splitlines()[-3:-1])
+    assert first[:4] == ["configuration", "neverbacked", "-", "-"]
+    assert "FAILED:" in first
+    assert second[:2] == ["database", "postgres"]
+    assert second[-1] == "restored"
+    assert "The newest verified backup of each source is taken instead" in ended.stderr
+
+
 def test_a_restore_in_place_keeps_what_it_replaces(empty_target: Stand, backup_id: str) -> None:
     printed = empty_target.done("restore", "postgres", "--in-place", "--confirm", "postgres")
     assert empty_target.rows(empty_target.source) == 200

@@ -18,6 +18,8 @@ PLAN = RestorePlan(
     verified=True,
     chain=("20261123T020000Z-1f0c9a3e-postgres",),
     only=("neuroca",),
+    allow_older=True,
+    passed_over=("a later one is damaged",),
 )
 
 
@@ -33,7 +35,12 @@ def test_thousands_of_fallbacks_are_counted() -> None:
 
 def test_plans_and_reports_survive_the_way_through_xcom() -> None:
     report = FetchReport(
-        place="fetch-1", bytes_by_store={"primary": 5}, fallbacks=("x",), size=5, seconds=0.5
+        plan=PLAN,
+        place="fetch-1",
+        bytes_by_store={"primary": 5},
+        fallbacks=("x",),
+        size=5,
+        seconds=0.5,
     )
     assert RestorePlan.from_json(PLAN.to_json()) == PLAN
     assert FetchReport.from_json(report.to_json()) == report

@@ -119,13 +119,15 @@ def test_what_was_stopped_before_stays_stopped(bin_: Path) -> None:
     assert " start " not in (bin_ / "calls").read_text()
 
 
-def test_one_that_does_not_stop_is_an_error_and_the_others_run_again(bin_: Path) -> None:
+def test_one_that_does_not_stop_is_an_error_and_afterwards_all_run_again(bin_: Path) -> None:
     (bin_ / "stuck").touch()
     soon = UNIT.model_copy(update={"timeout": UNIT.timeout / 600})
     services = Quiesce([WORKLOAD, soon])
     before = services.look()
     with pytest.raises(TransientError, match=r"neuroca-api\.service did not stop within 0 s"):
         services.stop(before)
+    assert services.look()[WORKLOAD.name] == STOPPED, "who stops it starts it again"
+    services.resume(before)
     assert services.look() == before
 
 

@@ -281,6 +281,11 @@ MISTAKES = {
         "backup.sources.Post/gres",
         ["is not a source's name", "lower-case"],
     ),
+    "a source by the name of all of them": (
+        f"{RUNBOOK_EXAMPLE}{SOURCE.replace('postgres:', 'all:')}",
+        "backup.sources.all",
+        ["is what the command calls all sources together"],
+    ),
     "no sources at all": (
         f"{RUNBOOK_EXAMPLE}  sources: {{}}\n",
         "backup.sources",

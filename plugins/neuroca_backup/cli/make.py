@@ -17,7 +17,14 @@ from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError
-from neuroca_backup.model.identity import BackupRef, attempt_token, is_part_of, set_id
+from neuroca_backup.model.identity import (
+    EVERYTHING,
+    RESTORE_ORDER,
+    BackupRef,
+    attempt_token,
+    is_part_of,
+    set_id,
+)
 
 if TYPE_CHECKING:
     from neuroca_backup.model.status import Level, Verification
@@ -79,7 +86,8 @@ def backup(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Sources of backup.yaml, or parts of one: models__llama_3.", metavar="SOURCE"
+            help="Sources of backup.yaml, or parts of one: models__llama_3; all: every source.",
+            metavar="SOURCE",
         ),
     ],
     *,
@@ -144,6 +152,12 @@ def _due(
     due: dict[BackupRef, None] = {}
     whole: list[BackupRef] = []
     errors: dict[BackupRef, BackupError] = {}
+    if EVERYTHING in sources:
+        sources = [
+            source
+            for component in RESTORE_ORDER
+            for source in runtime.settings.sources_of(component)
+        ]
     named = [runtime.ref(run, source) for source in sources]  # refuses a wrong name before all else
     for ref in named:
         try:

@@ -14,18 +14,21 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from neuroca_backup.model.identity import Component
+from neuroca_backup.model.quantity import size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
+    from neuroca_backup.cli.restore_many import Result
     from neuroca_backup.keyring.keys_document import KeysDocument
     from neuroca_backup.model.manifest import Manifest
     from neuroca_backup.model.status import Verification
-    from neuroca_backup.model.tickets import FetchReport, RestorePlan
+    from neuroca_backup.model.tickets import FetchReport
     from neuroca_backup.services.configure import ConfigureReport
     from neuroca_backup.services.inventory import Listed
+    from neuroca_backup.services.proposal import Item
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 # Wider than any line; rich cuts tables at the console's width.
@@ -188,12 +191,10 @@ def backup_json(
     )
 
 
-def plan(chosen: RestorePlan) -> None:
-    """Print what will be restored."""
-    verified = "verified" if chosen.verified else "NEVER VERIFIED"
-    say(f"Backup {chosen.backup_id}, {verified}, taken {chosen.taken_at}")
-    say(f"{size(chosen.plain_size)} in {chosen.members} members, engine {chosen.engine}")
-    say(f"Stores in the order of use: {', '.join(chosen.stores)}; restore {chosen.restore_id}")
+def proposed(item: Item) -> None:
+    """Print what will be restored, and how long it will take."""
+    for text in item.lines():
+        say(text)
 
 
 def fetched(report: FetchReport) -> None:
@@ -202,6 +203,22 @@ def fetched(report: FetchReport) -> None:
         note(f"{size(count)} from {store}")
     for text in report.fallbacks:
         note(text)
+
+
+def restored(results: Iterable[Result]) -> None:
+    """Print what became of every source."""
+    shown = table("component", "source", "backup", "size", "seconds", "outcome")
+    for one in results:
+        shown.add_row(
+            one.component,
+            one.source,
+            one.backup_id,
+            size(one.size) if one.size else "-",
+            f"{one.seconds:.1f}" if one.seconds else "-",
+            one.outcome,
+        )
+    say("")
+    show(shown)
 
 
 def catalog(
@@ -229,16 +246,6 @@ def catalog(
         )
     for event in events:
         say(f"event    {event.at.strftime(_TIME)}  {event.action} {event.subject} by {event.actor}")
-
-
-def size(count: int) -> str:
-    """Return `count` bytes in the unit that a person would use: `12.3 MB`."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def age(passed: timedelta) -> str:

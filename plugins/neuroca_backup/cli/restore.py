@@ -1,28 +1,22 @@
-"""`restore`: from the stores into servers, step by step; the spool is always left empty."""
+"""`restore`: the options of the command, checked before anything is done."""
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from neuroca_backup.cli import render
+from neuroca_backup.cli.interrupted import clear_dead
 from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
-from neuroca_backup.cli.reporting import report, worst
-from neuroca_backup.cli.restore_run import Order, Run, StandDown, target_of
+from neuroca_backup.cli.reporting import worst
+from neuroca_backup.cli.restore_many import Way
+from neuroca_backup.cli.restore_run import Order
 from neuroca_backup.cli.session import Keys, Session
-from neuroca_backup.errors import BackupError, ConfigurationError, NotFoundError
-from neuroca_backup.model.identity import Component
-
-if TYPE_CHECKING:
-    from neuroca_backup.engines import RestoreTarget
-    from neuroca_backup.model.backup_set import BackupSet
-    from neuroca_backup.runtime import Runtime
+from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.model.identity import EVERYTHING, Component
 
 _LATEST = "latest"
 
@@ -30,7 +24,8 @@ _LATEST = "latest"
 def restore(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(help="A source of backup.yaml or of the stores.")
+        str | None,
+        typer.Argument(help="A source of backup.yaml or of the stores; all: every one."),
     ] = None,
     *,
     whole_set: Annotated[
@@ -90,7 +85,8 @@ def restore(  # noqa: PLR0913 - one argument an option
     confirm: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Needed by --in-place: the source's name, or the set's id."
+            metavar="NAME",
+            help="Needed by --in-place: the source's name, the set's id, or all.",
         ),
     ] = None,
     save: Annotated[
@@ -103,20 +99,28 @@ def restore(  # noqa: PLR0913 - one argument an option
     store: Annotated[
         StoreName | None, typer.Option(help="Read this store first; others only if it fails.")
     ] = None,
+    allow_older: Annotated[
+        bool,
+        typer.Option(
+            "--allow-older",
+            help="Where no store has the backup whole, restore the newest older one that is good.",
+        ),
+    ] = False,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Stop after the preflight checks.")
+        bool,
+        typer.Option("--dry-run", help="Only plan and check, say how long it will take, and stop."),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Keep the sandbox until Enter is pressed.")
     ] = True,
 ) -> None:
-    """Restore SOURCE or a set, to a server, sandbox or in place.
+    """Restore to a server, a directory, a sandbox or in place.
 
     Every byte is checked before the target is touched, and what was loaded is compared with what
-    was backed up before it takes its final place. Of a set, a source that fails does not stop the
-    others.
+    was backed up before it takes its final place. Of several sources, one that fails does not stop
+    the others.
     """
     order = Order(
         source or "",
@@ -127,6 +131,7 @@ def restore(  # noqa: PLR0913 - one argument an option
         connection=target_connection,
         directory=target_directory,
         in_place=in_place,
+        allow_older=allow_older,
     )
     given = (target_connection is not None, target_directory is not None, sandbox, in_place)
     if sum(given) != 1:
@@ -135,87 +140,41 @@ def restore(  # noqa: PLR0913 - one argument an option
         )
     if (source is None) == (whole_set is None):
         raise typer.BadParameter("Give SOURCE or --set: one of them.")
-    if whole_set is None:
-        _check_choice(order)
-        _require_confirmed(order, order.source, confirm)
-    else:
-        _check_set(order)
-        if whole_set != _LATEST:
-            _require_confirmed(order, whole_set, confirm)
+    _check_what(order, whole_set, confirm)
     session = Session.of(context)
     runtime = session.runtime(Keys.OPEN, recovery_key=recovery_key, passphrase_file=passphrase_file)
     if store is not None and store.value not in runtime.stores:
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
     # A recovery key may be what opens backups; what is saved is sealed for every recipient.
     saver = session.runtime(Keys.SEAL) if in_place and save else runtime
-    stand_down = StandDown(runtime)
-    way = _Way(runtime, saver, stand_down, prefer=store, dry_run=dry_run, save=save)
+    clear_dead(runtime)
+    way = Way(runtime, saver, prefer=store, dry_run=dry_run, save=save, wait=wait)
     with ExitStack() as servers:
-        servers.callback(stand_down.resume)
-        if whole_set is None:
-            kept = [way.restore(order, servers)]
-        else:
+        if source == EVERYTHING:
+            way.restore_all(order, servers)
+        elif whole_set is not None:
             found = runtime.set_to_restore(whole_set, component=component)
             _require_confirmed(order, found.set_id, confirm)
-            kept = _restore_set(found, order, way, servers)
+            way.restore_set(found, order, servers)
+        else:
+            way.restore_one(order, servers)
         if sandbox and not dry_run:
-            _keep(kept, wait=wait)
-    if whole_set is not None and way.errors:
+            way.keep()
+    if way.errors:
         raise typer.Exit(worst(way.errors))
 
 
-@dataclass
-class _Way:
-    """How sources are restored; `errors` are those of a set's sources."""
-
-    runtime: Runtime
-    saver: Runtime
-    stand_down: StandDown
-    prefer: StoreName | None
-    dry_run: bool
-    save: bool
-
-    def __post_init__(self) -> None:
-        self.errors: list[BackupError] = []
-
-    def restore(self, order: Order, servers: ExitStack) -> RestoreTarget:
-        """Restore one source; a throwaway server for it lives as long as `servers`."""
-        run = Run(self.runtime, lambda: self.saver.safety, self.stand_down)
-        try:
-            plan = run.plan(order, prefer=self.prefer)
-            render.plan(plan)
-            target, label = servers.enter_context(target_of(self.runtime, order, plan))
-            run.restore(plan, target, label=label, dry_run=self.dry_run, save=self.save)
-            return target
-        finally:
-            self.runtime.restores.clear(run.restore_id)
-
-
-def _restore_set(
-    found: BackupSet, order: Order, way: _Way, servers: ExitStack
-) -> list[RestoreTarget]:
-    """Restore every source of a set, whatever becomes of the others; return their servers."""
-    render.say(f"Set {found.set_id} of {found.component}: {', '.join(found.sources)}")
-    kept = []
-    for source, member in found.members.items():
-        render.say(f"\n{source}")
-        try:
-            one = replace(order, source=source, backup_id=member.backup_id)
-            kept.append(way.restore(one, servers))
-        except BackupError as error:
-            report(error)
-            way.errors.append(error)
-    for source in found.missing:
-        lost = NotFoundError(
-            f"The set {found.set_id} has no backup of {source}",
-            remedy="Restore that source by itself, or choose an older set.",
-            source=source,
-        )
-        report(lost)
-        way.errors.append(lost)
-    wanted = len(found.sources)
-    render.say(f"\n{wanted - len(way.errors)} of {wanted} sources of {found.set_id} are done.")
-    return kept
+def _check_what(order: Order, whole_set: str | None, confirm: str | None) -> None:
+    if order.source == EVERYTHING:
+        _check_several(order, EVERYTHING)
+        _require_confirmed(order, EVERYTHING, confirm)
+    elif whole_set is None:
+        _check_choice(order)
+        _require_confirmed(order, order.source, confirm)
+    else:
+        _check_several(order, "--set")
+        if whole_set != _LATEST:
+            _require_confirmed(order, whole_set, confirm)
 
 
 def _require_confirmed(order: Order, what: str, confirm: str | None) -> None:
@@ -234,7 +193,7 @@ def _check_choice(order: Order) -> None:
         raise typer.BadParameter(f"{order.backup_id} is not a backup of {order.source}.")
 
 
-def _check_set(order: Order) -> None:
+def _check_several(order: Order, whole: str) -> None:
     given = {
         "--backup-id": order.backup_id,
         "--before": order.before,
@@ -245,24 +204,7 @@ def _check_set(order: Order) -> None:
     }
     for option, value in given.items():
         if value:
-            raise typer.BadParameter(f"{option} is for one source; it does not go with --set.")
-
-
-def _keep(targets: list[RestoreTarget], *, wait: bool) -> None:
-    if not wait or not targets:
-        render.say("The sandbox is removed.")
-        return
-    for target in targets:
-        endpoint = target.endpoint
-        if endpoint.directory is not None:
-            render.say(f"The files are kept below {endpoint.label}, which only you may read.")
-            continue
-        render.say(
-            f"The sandbox is kept: {endpoint.label}, user {endpoint.user}; the password is in its "
-            "servers.json."
-        )
-    render.say("Press Enter to remove it.")
-    sys.stdin.readline()
+            raise typer.BadParameter(f"{option} is for one source; it does not go with {whole}.")
 
 
 def _time(option: str, text: str | None) -> datetime | None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import actor
-from neuroca_backup.model.identity import Component, attempt_token, set_id
+from neuroca_backup.model.identity import attempt_token, set_id
 
 if TYPE_CHECKING:
+    from neuroca_backup.cli.interrupted import StandDown
     from neuroca_backup.engines import RestoreTarget
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.runtime import Runtime
-    from neuroca_backup.services.quiesce import Quiesce
     from neuroca_backup.services.safety import Safety
 
 
@@ -37,35 +37,16 @@ class Order:
     connection: str | None = None
     directory: Path | None = None
     in_place: bool = False
+    allow_older: bool = False
 
-
-@dataclass
-class StandDown:
-    """The services that use what is restored in place: stopped once, whatever is restored then."""
-
-    runtime: Runtime
-    quiesce: Quiesce | None = None
-    before: dict[str, str] = field(default_factory=dict)
-
-    def look(self, component: str) -> Sequence[str]:
-        """Return a note on each one's state; raise where it cannot be told."""
-        states = self.runtime.quiesce(Component(component)).look()
-        return [f"The service {name} is {state}" for name, state in states.items()]
-
-    def stop(self, component: str) -> Sequence[str]:
-        """Stop what runs, at the first call; return notes."""
-        if self.quiesce is not None:
-            return ()
-        quiesce = self.runtime.quiesce(Component(component))
-        self.before = quiesce.look()
-        self.quiesce = quiesce
-        return quiesce.stop(self.before)
-
-    def resume(self) -> None:
-        """Start again what ran before, if anything was stopped."""
-        if self.quiesce is not None:
-            for note in self.quiesce.resume(self.before):
-                render.note(note)
+    @property
+    def destination(self) -> str:
+        """Where it goes, in words."""
+        if self.in_place:
+            return "its own place"
+        if self.directory is not None:
+            return f"the directory {self.directory}"
+        return f"the server of {self.connection}" if self.connection else "a throwaway server"
 
 
 @dataclass
@@ -103,17 +84,37 @@ class Run:
                 until=order.until,
                 only=order.only,
                 prefer=prefer,
+                allow_older=order.allow_older,
             )
+
+    def propose(self, order: Order, plan: RestorePlan, *, save: bool) -> None:
+        """Print what will be done, and how long it will take."""
+        from neuroca_backup import engines
+        from neuroca_backup.services.forecast import forecast
+        from neuroca_backup.services.proposal import Item, saved_words
+
+        saved = saved_words(
+            replaces=order.in_place, keeps=engines.named(plan.engine).keeps, wanted=save
+        )
+        told = forecast(self.runtime.catalog, plan.source, plan.plain_size)
+        item = Item(plan.source, plan, to=order.destination, saved=saved, forecast=told)
+        render.proposed(item)
+        render.say(f"restore {plan.restore_id}")
 
     def restore(
         self, plan: RestorePlan, target: RestoreTarget, *, label: str, dry_run: bool, save: bool
-    ) -> None:
-        """Do the steps and record how they ended; a dry run ends after the first."""
-        restores = self.runtime.restores
+    ) -> RestorePlan:
+        """Do the steps and record how they ended; return the plan of what was restored.
+
+        A dry run only checks.
+        """
+        restores, checklist = self.runtime.restores, self.runtime.checklist
         if dry_run:
             self._noted("preflight", lambda: self._preflight(plan, target))
+            # Without a dry run every byte is checked by `fetch`, and need not be read twice.
+            self._noted("integrity", lambda: checklist.integrity(plan))
             render.say("Dry run: nothing was fetched, nothing was touched.")
-            return
+            return plan
         fetched: FetchReport | None = None
         restored = False
         try:
@@ -121,12 +122,18 @@ class Run:
             with self._timed("fetch"):
                 fetched = report = restores.fetch(plan)
             render.fetched(fetched)
+            if fetched.plan.backup_id != plan.backup_id:
+                plan = fetched.plan
+                for note in plan.passed_over:
+                    render.note(note)
+                self._noted("preflight", lambda: self._preflight(plan, target))
             if target.replace:
                 self._noted("stop", lambda: self.stand_down.stop(plan.component))
                 self._noted("save", lambda: self._save(plan, target, wanted=save))
             self._noted("load", lambda: restores.load(plan, report, target))
             self._noted("compare", lambda: restores.compare(plan, target))
             self._noted("publish", lambda: restores.publish(plan, report, target))
+            self._noted("examine", lambda: self._examine(plan, target, label=label))
             restored = True
         finally:
             restores.record(
@@ -143,10 +150,23 @@ class Run:
             f"Restored {plan.backup_id} to {label} in {sum(self.seconds.values()):.1f} s, "
             "compared with what was backed up."
         )
+        return plan
 
     def _preflight(self, plan: RestorePlan, target: RestoreTarget) -> Sequence[str]:
-        notes = tuple(self.runtime.restores.preflight(plan, target))
-        return (*notes, *self.stand_down.look(plan.component)) if target.replace else notes
+        checklist = self.runtime.checklist
+        return [
+            *checklist.space(plan, target),
+            *checklist.versions(plan, target),
+            *checklist.state(plan, target),
+        ]
+
+    def _examine(self, plan: RestorePlan, target: RestoreTarget, *, label: str) -> Sequence[str]:
+        return self.runtime.restores.examine(
+            plan,
+            target,
+            questions=self.runtime.questions(plan.source),
+            speed=not label.startswith("sandbox"),
+        )
 
     def _save(self, plan: RestorePlan, target: RestoreTarget, *, wanted: bool) -> Sequence[str]:
         return self.safety().save(plan, target, at=self.started_at, wanted=wanted)

@@ -20,6 +20,8 @@ _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 _PART = "__"
 _LONGEST_SOURCE = 63
 _UNIQUE_DIGITS = 8
+# What stands for every source; so no source is called that.
+EVERYTHING = "all"
 
 
 class Component(StrEnum):
@@ -30,6 +32,16 @@ class Component(StrEnum):
     CONFIGURATION = "configuration"
     MODEL_WEIGHTS = "model_weights"
     LOGS = "logs"
+
+
+# The order in which a whole system comes back: what others need goes first.
+RESTORE_ORDER = (
+    Component.CONFIGURATION,
+    Component.DATABASE,
+    Component.MEMORY_TIERS,
+    Component.MODEL_WEIGHTS,
+    Component.LOGS,
+)
 
 
 class Classification(StrEnum):

@@ -52,7 +52,8 @@ class RestorePlan:
 
     `chain` are the ids of the full backup and of those after it, up to `backup_id`. `until` is the
     last moment to be restored in ISO format, "" for all; `only` the parts to be restored, () for
-    all. Sizes in bytes are of the whole chain.
+    all. Sizes in bytes are of the whole chain. `allow_older` allows an earlier backup in the place
+    of one that no store has whole; `passed_over` says which later ones are not restored, and why.
     """
 
     restore_id: str
@@ -68,6 +69,8 @@ class RestorePlan:
     chain: tuple[str, ...]
     until: str = ""
     only: tuple[str, ...] = ()
+    allow_older: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @property
     def ref(self) -> BackupRef:
@@ -88,14 +91,18 @@ class RestorePlan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
         """Return the plan in `data`."""
-        lists = {name: tuple(data[name]) for name in ("stores", "chain", "only")}
-        return cls(**{**data, **lists})
+        names = ("stores", "chain", "only", "passed_over")
+        return cls(**{**data, **{name: tuple(data[name]) for name in names}})
 
 
 @dataclass(frozen=True, slots=True)
 class FetchReport:
-    """What was fetched: bytes of each store used, the fallbacks with their reasons, the place."""
+    """What was fetched: bytes of each store used, the fallbacks with their reasons, the place.
 
+    `plan` is that of the backup which was really fetched: every later step works on it.
+    """
+
+    plan: RestorePlan
     place: str
     bytes_by_store: Mapping[str, int]
     fallbacks: tuple[str, ...]
@@ -109,4 +116,5 @@ class FetchReport:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FetchReport:
         """Return the report in `data`."""
-        return cls(**{**data, "fallbacks": tuple(data["fallbacks"])})
+        plan = RestorePlan.from_json(data["plan"])
+        return cls(**{**data, "plan": plan, "fallbacks": tuple(data["fallbacks"])})

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
+from neuroca_backup.model.identity import Component
 from neuroca_backup.services import targets
+from neuroca_backup.services.sets import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
 
 TARGETS = ("sandbox", "connection", "directory", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
-LATEST = "latest"
+# In the field for a component: none of them, as a form has no choice without a word.
+ONE_SOURCE = "one_source"
 
 # Fields that choose what is restored, and do not go together.
 _EITHER = (
     ("backup_id", "before"),
     ("before", "until"),
-    *(("set_id", other) for other in ("backup_id", "before", "until", "only")),
+    *(
+        (whole, other)
+        for whole in ("component", "set_id")
+        for other in ("backup_id", "before", "until", "only")
+    ),
 )
 
 log = logging.getLogger(__name__)
@@ -38,6 +45,7 @@ class RestoreRequest:
     """The fields of the form; the DAG's params have the same names."""
 
     source: str
+    component: str | None = None
     backup_id: str | None = None
     before: datetime | None = None
     until: datetime | None = None
@@ -49,6 +57,9 @@ class RestoreRequest:
     confirm: str | None = None
     save_first: bool = True
     prefer_store: str = "auto"
+    allow_older: bool = False
+    read_back: bool = True
+    dry_run: bool = False
     keep_sandbox: bool = False
 
     @classmethod
@@ -60,12 +71,16 @@ class RestoreRequest:
             TargetRefusedError: An in-place restore was not confirmed.
         """
         _refuse_unknown(params)
-        texts = ("backup_id", "set_id", "target_connection", "target_directory", "confirm")
+        texts = (
+            *("component", "backup_id", "set_id"),
+            *("target_connection", "target_directory", "confirm"),
+        )
         times = ("before", "until")
         request = cls(
             **{
                 **params,
                 **{name: params.get(name) or None for name in texts},
+                **({"component": None} if params.get("component") == ONE_SOURCE else {}),
                 **{
                     name: datetime.fromisoformat(params[name]) if params.get(name) else None
                     for name in times
@@ -83,6 +98,16 @@ class RestoreRequest:
         return None if self.prefer_store == "auto" else self.prefer_store
 
     @property
+    def whole(self) -> str | None:
+        """The set to restore, an id or `latest`; None where one source is."""
+        return self.set_id or (LATEST if self.component else None)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the data of running sources is replaced."""
+        return self.target == "in_place"
+
+    @property
     def place(self) -> str:
         """The target for the records: a connection, a directory, or what kind of target it is."""
         return self.target_connection or self.target_directory or self.target
@@ -90,6 +115,8 @@ class RestoreRequest:
     def check(self, settings: Settings) -> None:
         """Raise what `parse` raises."""
         _require_source(self.source, settings)
+        if self.component is not None:
+            _require_one_of("component", self.component, tuple(Component))
         _require_one_of("target", self.target, TARGETS)
         _require_one_of("prefer_store", self.prefer_store, PREFERENCES)
         self._check_choice()
@@ -112,14 +139,14 @@ class RestoreRequest:
                     f"target is {self.target!r} and {field} is {place!r}",
                     remedy=f"Give {field} if, and only if, target is {word!r}.",
                 )
-        if self.set_id is None:
+        if self.whole is None:
             self.require_confirmed(self.source)
-        elif self.set_id != LATEST:
-            self.require_confirmed(self.set_id)
+        elif self.whole != LATEST:
+            self.require_confirmed(self.whole)
 
     def require_confirmed(self, what: str) -> None:
         """Raise `TargetRefusedError` for a restore in place of `what` that was not confirmed."""
-        if self.target == "in_place" and self.confirm != what:
+        if self.in_place and self.confirm != what:
             raise TargetRefusedError(
                 f"Restoring {what} in place would replace the data of running servers, and "
                 f"confirm is {self.confirm!r}",
@@ -129,6 +156,7 @@ class RestoreRequest:
     def _check_choice(self) -> None:
         """Refuse fields that would choose two different things."""
         given = {
+            "component": self.component,
             "backup_id": self.backup_id,
             "before": self.before,
             "until": self.until,
@@ -142,7 +170,7 @@ class RestoreRequest:
                     f"Both {one} and {another} are given",
                     remedy="Give one of them, or neither for the newest verified backup.",
                 )
-        if self.set_id is not None and self.target in {"connection", "directory"}:
+        if self.whole is not None and self.target in {"connection", "directory"}:
             raise ConfigurationError(
                 f"A set cannot be restored to one {self.target}: it has several sources",
                 remedy="Restore them one by one, or choose another target.",
@@ -167,7 +195,7 @@ class RestoreRequest:
                 root directory.
             NotFoundError: The sandbox is not running.
         """
-        if self.target == "in_place":
+        if self.in_place:
             configured = _require_source(source, settings)
             own = targets.own(source, configured, connections=connections)
             return RestoreTarget(endpoint=targets.with_default_port(own, engine), replace=True)
@@ -182,6 +210,20 @@ class RestoreRequest:
         for note in targets.refuse_production(endpoint, settings=settings, connections=connections):
             log.warning("%s", note)
         return RestoreTarget(endpoint=endpoint)
+
+    def destination(
+        self, settings: Settings, connections: Connections, *, source: str, engine: str
+    ) -> str:
+        """Return where `source` goes in words that name the server, or the directory.
+
+        Raises what `resolve` raises but for a sandbox, which need not run yet.
+        """
+        if self.target == "sandbox":
+            word = "directory" if targets.of_files(engine) else "server"
+            return f"a throwaway {word} of this run"
+        nowhere = Path("/nonexistent")
+        target = self.resolve(settings, connections, nowhere, source=source, engine=engine)
+        return target.endpoint.label
 
 
 def _refuse_unknown(params: Mapping[str, Any]) -> None:

@@ -150,26 +150,20 @@ class Quiesce:
     def stop(self, before: Mapping[str, str]) -> tuple[str, ...]:
         """Stop what runs and wait until it has; return notes. A repeat finds it stopped.
 
-        `before` is what `look` returned. Where one does not stop, the others are started again.
+        `before` is what `look` returned. Whoever calls this calls `resume` in the end, also where
+        it fails: another restore may be under way, which needs what is stopped to stay so.
 
         Raises:
-            TransientError: One still runs after its timeout; nothing else was touched.
+            TransientError: One still runs after its timeout.
             BackupError: One cannot be stopped.
         """
         notes = []
-        try:
-            for one in self.settings:
-                service = _service(one)
-                if service.state() != STOPPED:
-                    service.stop()
-                    _await(one, service, stopped=True)
-                notes.append(f"{one.name} is stopped; it was {before[one.name]}")
-        except BackupError as error:
-            try:
-                self.resume(before)
-            except BackupError as second:
-                error.add_note(f"Not everything could be started again: {second}")
-            raise
+        for one in self.settings:
+            service = _service(one)
+            if service.state() != STOPPED:
+                service.stop()
+                _await(one, service, stopped=True)
+            notes.append(f"{one.name} is stopped; it was {before[one.name]}")
         return tuple(notes)
 
     def resume(self, before: Mapping[str, str]) -> tuple[str, ...]:

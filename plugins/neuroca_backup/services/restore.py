@@ -22,7 +22,7 @@ from neuroca_backup.errors import (
     BackupError,
     ChainBrokenError,
     ComparisonError,
-    ConfigurationError,
+    DamagedError,
     NotFoundError,
     SpoolError,
 )
@@ -31,9 +31,9 @@ from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.tickets import FetchReport, RestorePlan, Ticket
-from neuroca_backup.services import asking, chains, pipeline
+from neuroca_backup.services import asking, pipeline, planning
 from neuroca_backup.services.fetch import Fetching, no_copy, told
-from neuroca_backup.services.inventory import Inventory, read_manifest
+from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.spool import Folder, Spool, SpooledMember, StageRecord
@@ -84,47 +84,31 @@ class Restores:
         until: datetime | None = None,
         only: Sequence[str] = (),
         prefer: str | None = None,
+        allow_older: bool = False,
     ) -> RestorePlan:
         """Choose the backup, and gather the chain that it needs.
 
-        By id; or the newest verified one (before a time); or, with `until`, the one that reaches
-        that moment with the least to replay.
-
-        Raises:
-            NotFoundError: There is no such backup in any store that answers.
-            ChainBrokenError: A backup that it continues is missing or damaged.
-            ConfigurationError: The chosen backup does not reach from before `until` to after it.
+        See `planning.plan`, which also says what it raises.
         """
-        stores = self._order(prefer)
-        inventory = Inventory(stores)
-        if until is not None and backup_id is None:
-            chain = chains.covering(inventory, component, source, until=until)
-        else:
-            found = inventory.find(source, component=component, backup_id=backup_id, before=before)
-            chain = chains.gather(inventory, found)
-        manifests = chains.manifests(chain)
-        if until is not None:
-            _require_within(until, manifests)
-        return RestorePlan(
-            restore_id=restore_id,
-            backup_id=manifests[-1].backup_id,
-            component=component.value,
+        return planning.plan(
+            planning.order(self._stores, prefer),
+            component=component,
             source=source,
-            engine=manifests[-1].engine,
-            # Each later step asks in this order: a dead store first would cost its timeouts again.
-            stores=tuple(sorted(stores, key=lambda name: name in inventory.unreachable)),
-            plain_size=sum(manifest.plain_size for manifest in manifests),
-            members=sum(len(manifest.members) for manifest in manifests),
-            taken_at=manifests[-1].started_at.isoformat(),
-            verified=all(one.verified for one in chain),
-            chain=tuple(manifest.backup_id for manifest in manifests),
-            until=until.isoformat() if until else "",
-            only=tuple(only),
+            restore_id=restore_id,
+            backup_id=backup_id,
+            before=before,
+            until=until,
+            only=only,
+            allow_older=allow_older,
         )
 
     def preflight(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Refuse before anything is touched: no space, versions, a target that holds data."""
         self._spool.require_free(plan.plain_size)
+        return self.versions(plan, target)
+
+    def versions(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
+        """Refuse what the engine cannot do: versions, parts, a target that holds data."""
         engine = self._engine(plan.engine)
         if isinstance(engine, Previewing):
             return self._preview(plan, engine.preview, partial(engine.preflight, target=target))
@@ -157,10 +141,31 @@ class Restores:
     def fetch(self, plan: RestorePlan) -> FetchReport:
         """Fetch, unseal and decompress every member into the spool, from the nearest good copy.
 
+        Where no store has the backup whole and the plan allows it, the newest earlier backup that
+        is good is fetched; the report's plan says which. Nothing else is touched meanwhile.
+
         Raises:
-            DamagedError: No store has a good copy of some member; lists what each one answered.
+            DamagedError: No store has a good copy of some member; lists what each one answered,
+                and names the earlier backup that could be restored.
             KeyUnavailableError: No recipient could unwrap the keyset.
         """
+        bad: set[str] = set()
+        while True:
+            try:
+                return self._fetch(plan, bad)
+            except (DamagedError, NotFoundError, ChainBrokenError) as error:
+                earlier = planning.older(self._ordered(plan), plan, error, bad=bad)
+                if earlier is None or not plan.allow_older:
+                    raise planning.refusal(error, earlier, source=plan.source) from None
+                self._spool.require_free(earlier.plain_size)
+                log.warning("%s Now %s is fetched.", earlier.passed_over[-1], earlier.backup_id)
+                plan = earlier
+
+    def _ordered(self, plan: RestorePlan) -> dict[str, Store]:
+        return {name: self._stores[name] for name in plan.stores}
+
+    def _fetch(self, plan: RestorePlan, bad: set[str]) -> FetchReport:
+        """Fetch one backup; the id of a link that no store has whole is added to `bad`."""
         begun = time.monotonic()
         folder = self._spool.claim(plan.restore_id, "fetch")
         started = datetime.now(UTC)
@@ -173,6 +178,7 @@ class Restores:
         for ref in plan.refs:
             stores = {name: self._stores[name] for name in order}
             fetching = Fetching(self._spool, ref, self._keyring, stores, progress, used, fallbacks)
+            bad.add(ref.backup_id)  # until it has been fetched
             manifest = fetching.open()
             _require_link(manifest, chain, plan)
             chain.append(manifest)
@@ -182,6 +188,7 @@ class Restores:
                 sorted(manifest.members, key=lambda member: -member.stored.size),
                 workers=self._workers,
             )
+            bad.discard(ref.backup_id)
             # What has stopped answering is asked last, so that it costs its timeouts once.
             order.sort(key=fetching.lost.__contains__)
         documents = [manifest.model_dump(mode="json") for manifest in chain]
@@ -191,6 +198,7 @@ class Restores:
         )
         folder = self._spool.complete(folder, record)
         return FetchReport(
+            plan=plan,
             place=folder.place,
             bytes_by_store=dict(used),
             fallbacks=told(fallbacks),
@@ -293,7 +301,7 @@ class Restores:
             seconds=dict(seconds),
             bytes_restored=fetched.size if fetched else 0,
             outcome=outcome,
-            notes=(*(fetched.fallbacks if fetched else ()), *notes),
+            notes=(*plan.passed_over, *(fetched.fallbacks if fetched else ()), *notes),
         )
         self._ledger.note(
             f"restore {plan.restore_id}", lambda catalog: catalog.record_restore(record)
@@ -317,6 +325,13 @@ class Restores:
         finally:
             self._spool.clear(restore_id)
 
+    def abandon(self, restore_id: str) -> None:
+        """Clear what a restore that was killed has left, its throwaway target, too."""
+        try:
+            self._end(self._spool.sandbox(restore_id))
+        finally:
+            self.clear(restore_id)
+
     def end_forgotten(self, *, older_than: timedelta) -> None:
         """Stop and remove what restores left running longer than `older_than` ago."""
         for forgotten in self._spool.stale_sandboxes(older_than=older_than):
@@ -327,17 +342,6 @@ class Restores:
         """Stop the servers below a folder, then remove it, whoever made it."""
         sandbox.stop(servers)
         self._spool.remove(Folder(servers))
-
-    def _order(self, prefer: str | None) -> dict[str, Store]:
-        if prefer is None or prefer == "auto":
-            return dict(self._stores)
-        if prefer not in self._stores:
-            raise NotFoundError(
-                f"There is no store {prefer!r}",
-                remedy=f"Use one of: {', '.join(self._stores)}.",
-                value=prefer,
-            )
-        return {prefer: self._stores[prefer], **self._stores}
 
     def _manifest(self, plan: RestorePlan, ref: BackupRef) -> SealedManifest:
         reasons = []
@@ -371,6 +375,12 @@ class Restores:
                 remedy="Run the restore from its fetch step on.",
                 path=str(path),
             ) from None
+        if tuple(manifest.backup_id for manifest in chain) != plan.chain:
+            raise SpoolError(
+                f"{folder.path} holds {chain[-1].backup_id}, not {plan.backup_id}",
+                remedy="Run the restore from its fetch step on.",
+                path=str(folder.path),
+            )
         folders = tuple(folder.files / manifest.backup_id for manifest in chain)
         return self._restorable(plan, chain, folders)
 
@@ -395,15 +405,4 @@ def _require_link(manifest: Manifest, chain: Sequence[Manifest], plan: RestorePl
             f"(engine {manifest.engine}), the plan says {expected or 'nothing'} ({plan.engine})",
             remedy="The stores have changed since the plan was made: plan the restore again.",
             backup_id=manifest.backup_id,
-        )
-
-
-def _require_within(until: datetime, chain: Sequence[Manifest]) -> None:
-    first, last = chain[0].dump.consistent_at, chain[-1].dump.consistent_at
-    if not first <= until <= last:
-        raise ConfigurationError(
-            f"{chain[-1].backup_id} can be restored to moments from {first.isoformat()} to "
-            f"{last.isoformat()}, not to {until.isoformat()}",
-            remedy="Choose a moment in between, or leave the backup to be found by the moment.",
-            value=until.isoformat(),
         )

@@ -103,18 +103,7 @@ class Verifier:
     def check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
         """Check one store's copy up to `level`, record the result there and in the catalog."""
         store = self._stores[store_name]
-        begun = time.monotonic()
-        copy = Examination(store, ref, self._keyring, self._engine, self._workers)
-        reached = copy.examine(level)
-        result = Verification(
-            backup_id=ref.backup_id,
-            store=store.name,
-            level=reached,
-            findings=tuple(copy.findings),
-            checked_at=datetime.now(UTC),
-            seconds=time.monotonic() - begun,
-            bytes_read=copy.progress.done,
-        )
+        result = self.examine(ref, store_name, level=level)
         if holds(store, ref):
             # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
@@ -126,8 +115,24 @@ class Verifier:
             "%s in %s: %s, %d findings, %.1f s",
             ref.backup_id,
             store.name,
-            reached.name,
+            result.level.name,
             len(result.findings),
             result.seconds,
         )
         return result
+
+    def examine(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
+        """Check one store's copy up to `level`; nothing is recorded, and nothing is written."""
+        store = self._stores[store_name]
+        begun = time.monotonic()
+        copy = Examination(store, ref, self._keyring, self._engine, self._workers)
+        reached = copy.examine(level)
+        return Verification(
+            backup_id=ref.backup_id,
+            store=store.name,
+            level=reached,
+            findings=tuple(copy.findings),
+            checked_at=datetime.now(UTC),
+            seconds=time.monotonic() - begun,
+            bytes_read=copy.progress.done,
+        )

@@ -216,6 +216,17 @@ class WatchSettings(Strict):
     settle: Seconds = 10.0
 
 
+class RestoreSettings(Strict):
+    """Who has to agree before Airflow restores in place.
+
+    `approvals` is how many people other than the one who triggered it: 1, or 0 for nobody.
+    `response_timeout` is how long their answer is waited for; without one nothing is restored.
+    """
+
+    approvals: Literal[0, 1] = 1
+    response_timeout: Duration = timedelta(hours=24)
+
+
 class CatalogSettings(Strict):
     """The connection of the PostgreSQL database that holds the catalog."""
 
@@ -245,6 +256,7 @@ class Settings(Strict):
     watch: WatchSettings = WatchSettings()
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
+    restore: RestoreSettings = RestoreSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from neuroca_backup.model.identity import is_source_name, whole_source
+from neuroca_backup.model.identity import EVERYTHING, is_source_name, whole_source
 from neuroca_backup.settings.cron import is_cron, next_run
 
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
@@ -127,6 +127,11 @@ def _source_name(value: str) -> str:
         raise refused(
             "is not a source's name",
             "Use lower-case letters, digits and underscores, beginning with a letter.",
+        )
+    if value == EVERYTHING:
+        raise refused(
+            "is what the command calls all sources together",
+            "Give the source another name.",
         )
     if whole_source(f"{value}_") != f"{value}_":
         raise refused(
