@@ -1,0 +1,3 @@
+ALTER TABLE neuroca_backup.backups ADD COLUMN expired_at timestamptz;
+COMMENT ON COLUMN neuroca_backup.backups.expired_at IS
+    'When retention marked it to be deleted; it can be taken back until its objects are gone';
