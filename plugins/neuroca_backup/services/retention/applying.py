@@ -90,7 +90,7 @@ class Retention:
         """
         found = self._survey(component, source)
         plan = self._plan(found)
-        _require_certain(plan, transient=found.transient)
+        _require_certain(plan, transient=bool(found.unknown) and found.transient)
         if plan.excess and not confirmed:
             raise PermanentError(
                 f"Nothing of {component}/{source} was deleted: {plan.excess}",

@@ -204,12 +204,13 @@ def _staying(
             reason = f"{what}, but there is no newer verified backup"
         if reason is not None:
             reasons[one.backup_id] = reason
+    for_others: dict[str, str] = {}
     for one in alive:
         by = sorted(needed.get(one.backup_id, frozenset()) & reasons.keys(), reverse=True)
         if one.backup_id not in reasons and by:
             more = f" and {len(by) - 1} more" if len(by) > 1 else ""
-            reasons[one.backup_id] = f"needed by {by[0]}{more}"
-    return reasons
+            for_others[one.backup_id] = f"needed by {by[0]}{more}"
+    return reasons | for_others
 
 
 def _own_reason(one: Record, rules: Rules, now: datetime) -> str | None:
@@ -223,6 +224,8 @@ def _own_reason(one: Record, rules: Rules, now: datetime) -> str | None:
     for store, until_moment in one.locked.items():
         if now < until_moment:
             return f"locked in {store} until {_day(until_moment)}"
+    if any(found.expired_at > now + CLOCK_TOLERANCE for found in one.tombstones.values()):
+        return "its expiry is dated in the future, so a clock was wrong"
     expires = one.started_at + rules.kept[one.ref.component]
     return None if expires <= now else f"not older than {_days(rules, one)} before {_day(expires)}"
 
@@ -267,11 +270,7 @@ def _wrong_clocks(newest_first: Sequence[Record], now: datetime) -> Iterator[str
                 f"{one.backup_id} was begun at {_moment(one.started_at)}, and here it is "
                 f"{_moment(now)}: one of the clocks is wrong"
             )
-            break
-    for one in newest_first:
-        if any(found.expired_at > limit for found in one.tombstones.values()):
-            yield f"{one.backup_id} expired in the future: a clock is or was wrong"
-            break
+            return
 
 
 def _excess(decisions: Sequence[Decision], rules: Rules) -> str:
