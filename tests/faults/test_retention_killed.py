@@ -12,6 +12,8 @@ import pytest
 from neuroca_backup.catalog.memory import MemoryCatalog
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.status import Level
+from neuroca_backup.services.inventory import Inventory
+from neuroca_backup.services.needs import needs_of
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
 from neuroca_backup.services.verify import Verifier
@@ -65,7 +67,8 @@ def mixed() -> History:
     history.retention.hold(held, reason="r", until=None, actor="ann")
     history.pass_by(34.5)  # 0 to 3 are marked
     for day in (10, 11, 12, 30, 40, 41):
-        history.put(day, refers=[10] if day == 41 else ())
+        parent = 11 if day == 12 else None
+        history.put(day, parent=parent, refers=[10] if day == 41 else ())
     for name in BOTH:
         leftover = f"{history.ref(20).prefix}/0badcafe/members/own"
         history.stores[name].objects[leftover] = (b"x", history.ref(20).time)
@@ -101,22 +104,29 @@ def test_killed_twice_it_still_ends_the_same(mixed: History) -> None:
             assert bytes_of(again) == expected, (first, second)
 
 
-def test_at_every_death_all_that_has_a_manifest_and_no_mark_is_whole(mixed: History) -> None:
+def test_at_every_death_what_is_not_being_deleted_is_whole_with_all_that_it_needs(
+    mixed: History,
+) -> None:
     start = contents(mixed)
     whole = Death()
     run(mixed, start, death=whole, work=lambda: everything(mixed))
     for after in range(whole.count):
         run(mixed, start, death=Death(after), work=lambda: everything(mixed))
-        for name, store in mixed.stores.items():
-            for key in store.objects:
-                prefix, _, last = key.rpartition("/")
-                if last != "manifest.json" or f"{prefix}/tombstone.json" in store.objects:
-                    continue
-                ref = BackupRef(prefix.split("/")[2], Component.DATABASE)
-                manifest = mixed.manifest(ref)
+        inventory = Inventory(mixed.stores)
+        looked = [inventory.look(BackupRef(one, Component.DATABASE)) for one in mixed.left()]
+        marked = {one.ref.backup_id for one in looked if one.expired}
+        for one in looked:
+            # It may be on its way out, but as long as it can be taken back it must be restorable.
+            if any(mark.erasing_since for mark in one.tombstones.values()):
+                continue
+            for name, manifest in one.manifests.items():
+                if not one.expired:
+                    assert not needs_of(manifest) & marked, (after, name, one.ref)
                 for member in manifest.members:
                     for needed in (manifest.key_of(member), manifest.keys_of(member)):
-                        assert needed in store.objects, (after, name, needed)
+                        assert needed in mixed.stores[name].objects, (after, name, needed)
+                if manifest.parent is not None:
+                    assert manifest.parent in mixed.left(), (after, manifest.backup_id)
 
 
 def test_real_backups_that_survive_a_death_verify_clean(tmp_path: Path) -> None:

@@ -338,6 +338,23 @@ def test_an_expired_backup_is_marked_first_and_deleted_after_the_grace_period(
     assert history.left() >= ids(*refs[5:])
 
 
+def test_a_link_is_not_deleted_while_a_younger_one_can_still_be_taken_back(
+    history: History,
+) -> None:
+    full, more = history.put(0), history.put(1, parent=0)
+    for day in range(2, 9):
+        history.put(day)
+    history.at(32).apply()
+    del history.stores["primary"].objects[more.tombstone_key]
+    del history.stores["secondary"].objects[more.tombstone_key]
+    assert more.backup_id in history.at(35).apply().expired
+    history.at(40)
+    assert history.reason(full) == f"needed by {more.backup_id}, which is not deleted yet"
+    history.apply()
+    assert len(history.objects_of(full)) == 10
+    assert set(history.at(42).apply().erased) >= ids(full, more)
+
+
 def test_an_expired_backup_is_chosen_by_nobody(history: History) -> None:
     refs = daily(history, 8)
     history.at(1000).apply()

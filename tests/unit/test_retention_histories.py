@@ -134,6 +134,8 @@ def test_the_newest_good_copies_and_all_that_they_need_are_never_lost(
         except PermanentError:
             assert day < newest, "only a clock that is behind the newest backup stops it"
             assert history.snapshot() == before
+        else:
+            assert day >= newest
         assert good(history)[:NEWEST] == wanted
         assert all(whole(history, one) for one in wanted)
         assert held <= history.left()
