@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +40,10 @@ def run(history: History, start: Contents, *, death: Death, work: Callable[[], A
     for name, store in history.stores.items():
         store.objects = dict(start[name])
         store.dies_after = death
-    try:
+    with contextlib.suppress(Killed):
         work()
-    except Killed:
-        pass
-    finally:
-        for store in history.stores.values():
-            store.dies_after = lambda: False
+    for store in history.stores.values():
+        store.dies_after = lambda: False
     return contents(history)
 
 
@@ -129,6 +127,15 @@ def test_at_every_death_what_is_not_being_deleted_is_whole_with_all_that_it_need
                     assert manifest.parent in mixed.left(), (after, manifest.backup_id)
 
 
+def copied(stand: Stand, clock: Callable[[], datetime]) -> dict[str, MemoryStore]:
+    """Return the stores of `stand` with all that they hold, in memory."""
+    stores = {name: MemoryStore(name, clock) for name in BOTH}
+    for name, store in stores.items():
+        for found in stand.stores[name].list():
+            store.objects[found.key] = (stand.stores[name].get(found.key), found.modified)
+    return stores
+
+
 def test_real_backups_that_survive_a_death_verify_clean(tmp_path: Path) -> None:
     stand = Stand(tmp_path)
     stand.write(large=b"x" * 50_000, note=b"0")
@@ -137,10 +144,7 @@ def test_real_backups_that_survive_a_death_verify_clean(tmp_path: Path) -> None:
         stand.write(note=b"%d" % number)
         refs.append(stand.back_up(age=timedelta(hours=10 - number)))
     later = [datetime.now(UTC) + timedelta(days=200)]
-    stores = {name: MemoryStore(name, lambda: later[0]) for name in BOTH}
-    for name, store in stores.items():
-        for found in stand.stores[name].list():
-            store.objects[found.key] = (stand.stores[name].get(found.key), found.modified)
+    stores = copied(stand, lambda: later[0])
     retention = Retention(
         stores=stores,
         rules=Rules(kept=dict.fromkeys(Component, timedelta(days=180))),
@@ -162,21 +166,23 @@ def test_real_backups_that_survive_a_death_verify_clean(tmp_path: Path) -> None:
         catalog=MemoryCatalog(),
         workers=1,
     )
-    for after in range(10, 1000, 7):
-        death = Death(after)
-        for name, store in stores.items():
-            store.objects = dict(marked[name])
-            store.dies_after = death
-        try:
-            apply()
-        except Killed:
-            pass
-        for store in stores.values():
-            store.dies_after = lambda: False
+
+    def check(after: int) -> None:
         # The first holds what all later ones refer to; the newest three stay anyway.
         for ref in (refs[0], *refs[3:]):
             for name in BOTH:
                 assert verifier.check(ref, name, level=Level.PARSED).sound, (after, ref, name)
+
+    for after in range(10, 1000, 9):
+        death = Death(after)
+        for name, store in stores.items():
+            store.objects = dict(marked[name])
+            store.dies_after = death
+        with contextlib.suppress(Killed):
+            apply()
+        for store in stores.values():
+            store.dies_after = lambda: False
+        check(after)
         if death.count <= after:
             break
     assert death.count <= after, "the last one came to its end"

@@ -51,7 +51,7 @@ class History:
     def ref(self, day: float, source: str = SOURCE) -> BackupRef:
         return BackupRef.of(set_id(at=BEGIN + day * DAY, run=str(day)), self.component, source)
 
-    def put(  # noqa: PLR0913 - every trait that a backup can have
+    def put(
         self,
         day: float,
         *,
@@ -75,9 +75,7 @@ class History:
                 name="own",
                 stages=(),
             )
-            members.append(
-                Member(name=f"from-{other}", plain=stored, stored=stored, origin=origin)
-            )
+            members.append(Member(name=f"from-{other}", plain=stored, stored=stored, origin=origin))
         manifest = Manifest(
             backup_id=ref.backup_id,
             set_id=ref.set_id,
@@ -131,7 +129,7 @@ class History:
             )
             for ref in refs
         }
-        of = refs[0].set_id if refs else self.ref(0).set_id
+        of = refs[0].set_id if refs else self.ref(7.5).set_id
         made = BackupSet.of(of, self.component, members, missing=tuple(missing), recorded_at=BEGIN)
         for store in self.stores.values():
             store.objects[made.key] = (made.encode(), BEGIN)

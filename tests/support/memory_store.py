@@ -5,21 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from neuroca_backup.errors import AlreadyExistsError, NotFoundError, StoreUnavailableError
 from neuroca_backup.stores import ObjectStat, Store
 
 
-class Killed(BaseException):  # noqa: N818 - no error, the end of a process
+class Killed(BaseException):
     """The process was killed."""
 
 
 class MemoryStore:
     """Objects in a dict; `clock` dates them. `answers` is what a store that is down has not."""
 
-    def __init__(self, name: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, name: str, clock: Callable[[], datetime]) -> None:
         self.name = name
         self.location = f"memory://{name}"
         self.objects: dict[str, tuple[bytes, datetime]] = {}
@@ -92,7 +92,7 @@ class MemoryStore:
         self.objects.pop(key, None)
         self._end()
 
-    def copy_from(self, other: Store, key: str) -> bool:
+    def copy_from(self, other: Store, key: str) -> bool:  # noqa: ARG002 - part of the contract
         return False
 
     def sweep_uploads(self, *, older_than: timedelta) -> int:

@@ -124,9 +124,7 @@ def test_where_too_few_are_in_two_stores_those_in_one_fill_up(history: History) 
 
 
 def test_a_chain_stays_as_long_as_its_youngest_link(history: History) -> None:
-    chain = [history.put(0)]
-    for day in range(1, 7):
-        chain.append(history.put(day, parent=day - 1))
+    chain = [history.put(day, parent=day - 1 if day else None) for day in range(7)]
     for day in range(7, 10):
         history.put(day)
     history.at(35)
@@ -313,7 +311,7 @@ def test_what_the_store_itself_locks_stays(
     monkeypatch.setattr(
         type(store),
         "locked_until",
-        lambda self, key: BEGIN + 60 * DAY if key == refs[0].manifest_key else None,
+        lambda _, key: BEGIN + 60 * DAY if key == refs[0].manifest_key else None,
         raising=False,
     )
     history.at(59)

@@ -17,6 +17,7 @@ from neuroca_backup.cli import (
     keys,
     make,
     restore,
+    retention,
     stored,
     unseal,
     vectors,
@@ -107,6 +108,8 @@ app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
+app.add_typer(retention.retention, name="retention")
+app.add_typer(retention.hold, name="hold")
 
 
 def run() -> NoReturn:
