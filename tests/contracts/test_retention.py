@@ -103,8 +103,8 @@ def test_what_is_deleted_leaves_no_object_and_no_version(shelf: Shelf) -> None:
     gone, kept = shelf.refs[:3], shelf.refs[3:]
     assert len(shelf.apply(32.5).expired) == 3
     assert Inventory(shelf.stores).look(gone[0]).expired
-    assert shelf.apply(33).erased == []
-    assert shelf.apply(40).erased == [one.backup_id for one in gone[::-1]]
+    assert shelf.apply(32.9).erased == []
+    assert shelf.apply(39.6).erased == [one.backup_id for one in gone[::-1]]
     for store in shelf.stores.values():
         for ref in gone:
             assert left(store, ref.prefix) == []
@@ -113,9 +113,8 @@ def test_what_is_deleted_leaves_no_object_and_no_version(shelf: Shelf) -> None:
     # Day 3 and 4 have been marked by now; the newest three stay for good.
     shelf.apply(100)
     shelf.apply(108)
-    assert [
-        one.ref for one in Inventory(shelf.stores).newest_first(Component.DATABASE, SOURCE)
-    ] == (shelf.refs[:4:-1])
+    left_over = Inventory(shelf.stores).newest_first(Component.DATABASE, SOURCE)
+    assert [one.ref for one in left_over] == shelf.refs[:4:-1]
 
 
 def test_a_sweep_removes_what_a_killed_run_left(shelf: Shelf) -> None:
