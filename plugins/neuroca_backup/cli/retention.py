@@ -56,6 +56,10 @@ def run(
     """
     if confirm and not apply:
         raise ConfigurationError("--confirm needs --apply", remedy="Add it, or leave both away.")
+    if as_json and apply:
+        raise ConfigurationError(
+            "--json shows the plan, and --apply carries it out", remedy="Leave one of them away."
+        )
     service = _service(context)
     chosen = [
         (one, name)
@@ -71,7 +75,8 @@ def run(
             _show(plan, everything=all_backups)
     if not apply:
         uncertain = any(plan.unknown or plan.excess for plan in plans)
-        render.say("Nothing was touched: this was a dry run. Add --apply to do it.")
+        if not as_json:
+            render.say("Nothing was touched: this was a dry run. Add --apply to do it.")
         raise typer.Exit(ExitCode.FAILED if uncertain else ExitCode.DONE)
     errors: list[BackupError] = []
     for one, name in chosen:

@@ -28,6 +28,7 @@ from neuroca_backup.settings.values import (
     KeyArn,
     Seconds,
     SourceName,
+    format_duration,
     kms_region,
     refused,
 )
@@ -149,7 +150,7 @@ class RetentionSettings(Strict):
                     f"is shorter than the longest run, so that objects {harm}",
                     f"Write {LONGEST_RUN.days}d or more.",
                 )
-                found.append(((name,), None, error))
+                found.append(((name,), format_duration(period), error))
         if found:
             raise disagreement("retention", found)
         return self
@@ -314,7 +315,8 @@ class Settings(Strict):
                 "deleted while it is restored",
                 "Write a longer time.",
             )
-            raise disagreement("Settings", [(("retention", "grace"), None, error)])
+            written = format_duration(self.retention.grace)
+            raise disagreement("Settings", [(("retention", "grace"), written, error)])
         return self
 
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:
