@@ -1,11 +1,13 @@
 """Run one DAG to its end in this process and write what it left as JSON.
 
-Arguments: the dags folder, the DAG id, the run's conf as JSON, the answer's path.
+Arguments: the dags folder, the DAG id, the run's conf as JSON, the answer's path. With the
+variable NEUROCA_TEST_ENGINES the engines of the tests are known, too.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ def main(folder: str, dag_id: str, conf: str, answer: str) -> None:
     from airflow.utils.session import create_session  # noqa: PLC0415 - as above
     from sqlalchemy import select  # noqa: PLC0415 - as above
 
+    if os.environ.get("NEUROCA_TEST_ENGINES"):
+        sys.path.append(str(Path(__file__).resolve().parents[1]))
+        from support.registering import register  # noqa: PLC0415 - only where it is asked for
+
+        register()
     bag = DagBag(folder)
     if bag.import_errors:
         sys.exit(f"import errors: {bag.import_errors}")
@@ -38,6 +45,7 @@ def main(folder: str, dag_id: str, conf: str, answer: str) -> None:
         found = {
             "state": str(run.state),
             "tasks": {named(ti): str(ti.state) for ti in instances},
+            "labels": {named(ti): ti.rendered_map_index for ti in instances},
             "tries": {named(ti): ti.try_number for ti in instances},
             "xcoms": {f"{named(x)}/{x.key}": x.value for x in xcoms},
             "events": [{"uri": uri, "extra": extra} for uri, extra in events],

@@ -52,10 +52,11 @@ def airflow_environment(home: Path, *, dags: Path = REPOSITORY / "dags") -> dict
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a DAG left: states, tries, XComs, asset events, and all that it printed."""
+    """What a run left: states, labels of mapped tasks, tries, XComs, asset events, its output."""
 
     state: str
     tasks: dict[str, str]
+    labels: dict[str, str | None]
     tries: dict[str, int]
     xcoms: dict[str, Any]
     events: list[dict[str, Any]]

@@ -11,12 +11,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 
 from dags.stand import ONE_SOURCE, REPOSITORY, YAML, airflow_environment
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.operators.backup_request import BACKUP_TYPES, BackupRequest
 from neuroca_backup.operators.retention import RetentionRequest
 from neuroca_backup.services.backup import BackupType
+from support.registering import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,13 @@ TWO_SOURCES = """\
   sources:
     postgres: {component: database, engine: postgresql, connection: one}
     memory: {component: database, engine: postgresql, connection: two}
+"""
+
+
+FILES = """\
+  sources:
+    configuration: {component: configuration, engine: plain_files, options: {root: /etc/nca}}
+    models: {component: model_weights, engine: pieces, options: {root: /srv/models}}
 """
 
 
@@ -183,6 +193,75 @@ def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_
     dump = dag.get_task("postgres.dump")
     assert (dump.retries, dump.retry_exponential_backoff) == (2, 2)
     assert dump.execution_timeout == timedelta(hours=24), "the RPO of the component"
+
+
+@pytest.fixture
+def files(
+    configure: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], dict[str, DAG]]:
+    """Parse the DAGs of a configuration and of models, with these lines more in backup.yaml."""
+    register(monkeypatch)
+
+    def parse(more: str = "") -> dict[str, DAG]:
+        from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - after the environment
+
+        path = configure(sources=FILES)
+        text = path.read_text()
+        path.write_text(text.replace("    database:", "    configuration:") + more)
+        bag = DagBag(str(REPOSITORY / "dags"))
+        assert bag.import_errors == {}
+        return dict(bag.dags)
+
+    return parse
+
+
+def test_a_source_that_is_many_things_has_its_stages_once_for_each_that_is_found(
+    files: Callable[..., dict[str, DAG]],
+) -> None:
+    dag = files()["backup_model_weights"]
+
+    stages = [f"models.part.{stage}" for stage in STAGED]
+    fed = {("models.discover", stage) for stage in stages}
+    assert edges(dag) - fed == line(*stages, "set") | {("models.part.upload", "clear_spool")}
+    assert {type(dag.get_task(stage).get_closest_mapped_task_group()) for stage in stages} == {
+        MappedTaskGroup
+    }
+    dump, verify = dag.get_task(stages[0]), dag.get_task(stages[-1])
+    assert dump.max_active_tis_per_dagrun == 2, "the spool never holds the dumps of all"
+    assert verify.max_active_tis_per_dagrun is None
+    assert {dag.get_task(stage).weight_rule for stage in stages} == {"upstream"}
+    recording: Any = dag.get_task("set")
+    assert [tasks.divided for tasks in recording.sources] == [True]
+    assert dag.get_task("clear_spool").is_teardown
+
+
+def test_the_configuration_is_backed_up_when_it_changes_and_at_its_times(
+    files: Callable[..., dict[str, DAG]],
+) -> None:
+    dags = files()
+    timetable: Any = dags["backup_configuration"].timetable
+
+    assert isinstance(timetable, AssetOrTimeSchedule)
+    assert timetable.timetable == CronTriggerTimetable("0 2 * * *", timezone="UTC")
+    (asset,) = timetable.asset_condition.objects
+    (watcher,) = asset.watchers
+    assert asset.uri == "x-neuroca-change://configuration/configuration"
+    assert watcher.trigger.serialize()[1] == {
+        "source": "configuration",
+        "every": 10.0,
+        "settle": 10.0,
+    }
+    models: Any = dags["backup_model_weights"].timetable
+    assert not models.can_be_scheduled, "a model is not watched"
+
+
+def test_watching_can_be_tuned_and_switched_off(files: Callable[..., dict[str, DAG]]) -> None:
+    tuned: Any = files("  watch: {every: 1m, settle: 5s}\n")["backup_configuration"].timetable
+    off: Any = files("  watch: {enabled: false}\n")["backup_configuration"].timetable
+
+    (watcher,) = tuned.asset_condition.objects[0].watchers
+    assert (watcher.trigger.every, watcher.trigger.settle) == (60.0, 5.0)
+    assert off == CronTriggerTimetable("0 2 * * *", timezone="UTC")
 
 
 def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_has_no_dag(

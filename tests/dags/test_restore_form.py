@@ -17,6 +17,7 @@ from neuroca_backup.errors import (
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.operators.restore_request import RestoreRequest
 from neuroca_backup.settings import Settings, load
+from support.registering import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,3 +250,39 @@ def test_a_sandbox_that_does_not_run_is_missed_with_its_remedy(
         RestoreRequest("postgres").resolve(
             settings, Known(neuroca_postgres=PRODUCTION), tmp_path, **FOR
         )
+
+
+def test_files_go_to_a_directory_and_a_part_is_known_by_the_source_that_it_is_of(
+    tmp_path: Path, configure: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch)
+    made = load(
+        configure(
+            sources="  sources:\n"
+            "    models: {component: model_weights, engine: pieces, options: {root: /srv}}\n"
+        )
+    )
+    place = tmp_path / "restored"
+
+    def parsed(**form: str) -> RestoreRequest:
+        return RestoreRequest.parse(form, made)
+
+    part: Any = {"source": "models__phi", "engine": "pieces"}
+    request = parsed(
+        source="models__phi", target="directory", target_directory=str(place), prefer_store="auto"
+    )
+    found = request.resolve(made, Known(), tmp_path, **part)
+    in_place = parsed(source="models__phi", target="in_place", confirm="models__phi")
+
+    assert request.place == str(place)
+    assert (found.endpoint.directory, found.replace) == (place, False)
+    own = in_place.resolve(made, Known(), tmp_path, **part)
+    assert (own.endpoint.kind, own.endpoint.directory, own.replace) == ("files", None, True)
+    with pytest.raises(TargetRefusedError, match="set confirm to 'models__phi'"):
+        parsed(source="models__phi", target="in_place", confirm="models")
+    with pytest.raises(ConfigurationError, match="not an absolute path"):
+        parsed(source="models__phi", target="directory", target_directory="here").resolve(
+            made, Known(), tmp_path, **part
+        )
+    with pytest.raises(ConfigurationError, match="'model__phi' is not a choice"):
+        parsed(source="model__phi")

@@ -36,10 +36,12 @@ from neuroca_backup.errors import (
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import Component
 from neuroca_backup.model.manifest import Dump, Manifest
+from neuroca_backup.sandbox import seed_files
 from neuroca_backup.sandbox.process import Process, spawn
 from neuroca_backup.sandbox.seed import expected
 from neuroca_backup.sandbox.server import Entry
 from neuroca_backup.sandbox.state import State
+from neuroca_backup.services import targets
 from neuroca_backup.settings import load, warnings
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def test_every_connection_that_backup_yaml_names_is_one_that_the_command_can_rea
     settings = load(place.settings)
     connections = FileConnections(environ=configuration.connections(STORES, METADATA))
 
-    postgres = connections.endpoint(settings.sources["postgres"].connection)
+    postgres = connections.endpoint(str(settings.sources["postgres"].connection))
     catalog = connections.endpoint(str(settings.catalog.connection))
     aws = connections.endpoint(str(settings.encryption.kms_connection))
 
@@ -178,12 +180,44 @@ def test_every_source_of_the_demo_is_configured_seeded_and_reached(place: Place)
     place.settings.write_text(configuration.backup_yaml(place, STORES))
     settings = load(place.settings)
     connections = FileConnections(environ=configuration.connections(STORES, METADATA))
-    seeded = expected(0.001)
+    seeded = {**expected(0.001), **seed_files.counts()}
 
     assert list(settings.sources) == [source.name for source in SOURCES]
     for source in SOURCES:
-        assert sum(seeded[source.seeded].values()) > 0
-        assert connections.endpoint(source.connection).same_server(STORES[source.seeded])
+        if source.seeded:
+            assert sum(seeded[source.seeded].values()) > 0
+        if source.seeded in STORES:
+            endpoint = connections.endpoint(str(source.connection))
+            assert endpoint.same_server(STORES[source.seeded])
+        assert (source.connection is None) == targets.of_files(source.engine)
+
+
+def test_the_files_of_the_demo_are_what_its_sources_list_and_the_logs_rotate(
+    place: Place,
+) -> None:
+    seed_files.seed(place.files, scale=0.01)
+    times = {p: p.stat().st_mtime_ns for p in place.files.rglob("*.safetensors")}
+    seed_files.seed(place.files, scale=0.01)
+
+    for source in SOURCES:
+        if source.connection is not None or source.options is None:
+            continue
+        for paths in source.options(place.files).values():
+            for path in paths:
+                assert any(Path(path).rglob("*")), path
+    assert len(times) == 6
+    assert {p: p.stat().st_mtime_ns for p in times} == times, "an unchanged model is left alone"
+    log = place.files / "logs" / "application" / "neuroca.log"
+    assert log.with_name("neuroca.log.1").stat().st_size > 0
+    assert (
+        place.files / "configuration" / "environment" / "neuroca.env"
+    ).stat().st_mode & 0o77 == 0
+    for weights in times:
+        raw = weights.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + length])
+        ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
+        assert 8 + length + max(ends) == len(raw)
 
 
 def dumped(facts: dict[str, Any]) -> Manifest:
@@ -207,32 +241,32 @@ def dumped(facts: dict[str, Any]) -> Manifest:
 def test_a_single_row_that_was_not_seeded_is_no_proof() -> None:
     seeded = {"neuroca.memory.users": 2}
     facts = {"databases": {"neuroca": {"tables": {"memory.users": {"rows": 2}}}}}
-    assert as_seeded(SOURCES[0], dumped(facts), seeded) == 2
+    assert as_seeded(SOURCES[0], [dumped(facts)], seeded) == 2
 
     facts["databases"]["neuroca"]["tables"]["memory.users"]["rows"] = 3
 
     with pytest.raises(ComparisonError, match="seeded were"):
-        as_seeded(SOURCES[0], dumped(facts), seeded)
+        as_seeded(SOURCES[0], [dumped(facts)], seeded)
+    assert as_seeded(SOURCES[0], [dumped(facts)], None) == 3
 
 
 def test_the_table_has_a_row_a_source_and_fits_into_80_columns() -> None:
     rows = [
         Evidence(
             source=name,
-            backup_id=f"x-{name}",
             plain_size=2_055_208_960,
             stored_size=411_041_792,
             to_upload=123.4,
             levels={"primary": "INTACT", "secondary": "READABLE"},
-            to_restore=123.4,
-            restored=count,
+            to_restore=to_restore,
+            count=count,
             noun=noun,
         )
-        for name, count, noun in (
-            ("postgres", 5_100_001, "rows"),
-            ("mongodb", 55_001, "documents"),
-            ("redis", 100_000, "keys"),
-            ("vector", 20_000, "vectors"),
+        for name, count, noun, to_restore in (
+            ("postgres", 5_100_001, "rows", 123.4),
+            ("mongodb", 55_001, "documents", 123.4),
+            ("redis", 100_000, "keys", 123.4),
+            ("configuration", 700, "files", None),
         )
     ]
     out = io.StringIO()
@@ -245,7 +279,7 @@ def test_the_table_has_a_row_a_source_and_fits_into_80_columns() -> None:
         (line,) = [line for line in lines if line.startswith(row.source)]
         assert "123.4 s" in line
         assert "INTACT, READABLE" in line
-        assert f"{row.restored:,} {row.noun}" in line
+        assert f"{row.count:,} {row.noun}" in line
     assert "12.3 s apart" in lines[0]
 
 

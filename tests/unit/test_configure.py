@@ -65,7 +65,7 @@ def test_the_report_says_what_runs_when(tmp_path: Path) -> None:
         "2026-11-29T04:00:00+00:00",
         "2026-12-06T04:00:00+00:00",
     ]
-    assert (weights.rpo, weights.sources) == (None, ())
+    assert (weights.rpo, weights.sources) == (None, ("models",))
 
 
 def test_times_are_utc_wherever_now_comes_from(tmp_path: Path) -> None:

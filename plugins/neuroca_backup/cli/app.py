@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 from neuroca_backup import __version__
 from neuroca_backup.cli import (
     catalog,
+    config,
     configure,
     keys,
     make,
+    models,
     restore,
     retention,
     stored,
@@ -106,6 +108,10 @@ app.command("restore")(restore.restore)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)
+app.command("config-export")(config.config_export)
+app.command("config-import")(config.config_import)
+app.command("model-export")(models.model_export)
+app.command("model-import")(models.model_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 app.add_typer(retention.retention, name="retention")

@@ -107,7 +107,7 @@ def backup(
     runtime = Session.of(context).runtime(Keys.SEAL)
     chosen = mode.value if mode is not None else runtime.settings.pipeline.mode
     run = set_id(at=datetime.now(UTC), run=f"command {attempt_token()}")
-    refs, errors = _due(runtime, run, sources)
+    refs, whole, errors = _due(runtime, run, sources)
     standing: dict[BackupRef, BackupRef] = {}
 
     def one(ref: BackupRef) -> None:
@@ -129,16 +129,20 @@ def backup(
             errors=list(errors.values()),
         )
     finally:
-        incomplete = _record_sets(runtime, run, refs, standing)
+        incomplete = _record_sets(runtime, run, refs, whole, standing)
     if incomplete:
         raise typer.Exit(worst(incomplete))
 
 
 def _due(
     runtime: Runtime, run: str, sources: Sequence[str]
-) -> tuple[list[BackupRef], dict[BackupRef, BackupError]]:
-    """Return what is to be backed up, and of it the sources whose parts could not be found."""
+) -> tuple[list[BackupRef], list[BackupRef], dict[BackupRef, BackupError]]:
+    """Return what is to be backed up, the sources that it is all parts of, and their errors.
+
+    Of a source whose parts could not be found, the source itself is to be backed up, and is not.
+    """
     due: dict[BackupRef, None] = {}
+    whole: list[BackupRef] = []
     errors: dict[BackupRef, BackupError] = {}
     named = [runtime.ref(run, source) for source in sources]  # refuses a wrong name before all else
     for ref in named:
@@ -150,11 +154,17 @@ def _due(
             errors[ref] = error
         else:
             due |= {runtime.ref(run, part.source): None for part in parts}
-    return list(due), errors
+            if any(part.source != ref.source for part in parts):
+                whole.append(ref)
+    return list(due), whole, errors
 
 
 def _record_sets(
-    runtime: Runtime, run: str, refs: Sequence[BackupRef], standing: Mapping[BackupRef, BackupRef]
+    runtime: Runtime,
+    run: str,
+    refs: Sequence[BackupRef],
+    whole: Sequence[BackupRef],
+    standing: Mapping[BackupRef, BackupRef],
 ) -> list[BackupError]:
     """Record a set a component, whatever became of its sources; report and return the errors."""
     errors: list[BackupError] = []
@@ -164,7 +174,13 @@ def _record_sets(
             ref.source: one.backup_id for ref, one in standing.items() if ref.component is component
         }
         try:
-            recorded = runtime.sets().record(run, component, sources, unchanged=unchanged)
+            recorded = runtime.sets().record(
+                run,
+                component,
+                sources,
+                whole=[ref.source for ref in whole if ref.component is component],
+                unchanged=unchanged,
+            )
         except BackupError as error:
             report(error)
             errors.append(error)

@@ -267,6 +267,8 @@ def _summary(found: Listed) -> dict[str, Any]:
         "classification": None if manifest is None else manifest.classification,
         "plain_size": None if manifest is None else manifest.plain_size,
         "stored_size": None if manifest is None else manifest.stored_size,
+        "own_size": None if manifest is None else manifest.own_size,
+        "refers_to": [] if manifest is None else _refers_to(manifest),
         "verified": found.verified,
         "expired": found.expired,
         "erase_after": None if found.erase_after is None else found.erase_after.isoformat(),
@@ -294,6 +296,7 @@ def _manifest(manifest: Manifest) -> None:
         "hold": "yes" if manifest.hold else "no",
         "size": f"{size(manifest.plain_size)}, stored {size(manifest.stored_size)} "
         f"(ratio {ratio:.2f})",
+        **_references(manifest),
         "stages": " > ".join(manifest.stages),
         "made by": manifest.product,
     }
@@ -305,6 +308,24 @@ def _manifest(manifest: Manifest) -> None:
             say(f"{'consistent':<11} {word} {text}")
     for text in manifest.dump.notes:
         say(f"{'note':<11} {text}")
+
+
+def _refers_to(manifest: Manifest) -> list[str]:
+    """Return the ids of the earlier backups that hold members of this one."""
+    from neuroca_backup.services import needs
+
+    return sorted(needs.origins(manifest))
+
+
+def _references(manifest: Manifest) -> dict[str, str]:
+    """Return the row that says how much of a backup lies in earlier ones, or none."""
+    held = _refers_to(manifest)
+    if not held:
+        return {}
+    rest = len(manifest.members) - len(manifest.own)
+    return {
+        "refers to": f"{rest:,} members of {', '.join(held)}; {size(manifest.own_size)} are its own"
+    }
 
 
 def _kind(manifest: Manifest | None) -> str:

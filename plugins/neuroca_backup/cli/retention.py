@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,18 +79,7 @@ def run(
         if not as_json:
             render.say("Nothing was touched: this was a dry run. Add --apply to do it.")
         raise typer.Exit(ExitCode.FAILED if uncertain else ExitCode.DONE)
-    errors: list[BackupError] = []
-    for one, name in chosen:
-        try:
-            done = service.apply(one, name, confirmed=confirm, actor=actor())
-        except BackupError as error:
-            report(error)
-            errors.append(error)
-            continue
-        render.say(
-            f"{one}/{name}: {len(done.expired)} expired, {len(done.erased)} deleted "
-            f"({render.size(done.size)} in each store), {len(done.taken_back)} taken back."
-        )
+    errors = _apply(service, chosen, confirmed=confirm)
     if component is None and source is None:
         _sweep(service)
     if errors:
@@ -192,6 +182,25 @@ def list_holds(
 
 def _service(context: typer.Context) -> Retention:
     return Session.of(context).runtime(Keys.NONE).retention
+
+
+def _apply(
+    service: Retention, chosen: Sequence[tuple[Component, str]], *, confirmed: bool
+) -> Sequence[BackupError]:
+    """Carry out the plan of each source, of the others too where one fails; return the errors."""
+    errors: list[BackupError] = []
+    for component, source in chosen:
+        try:
+            done = service.apply(component, source, confirmed=confirmed, actor=actor())
+        except BackupError as error:
+            report(error)
+            errors.append(error)
+            continue
+        render.say(
+            f"{component}/{source}: {len(done.expired)} expired, {len(done.erased)} deleted "
+            f"({render.size(done.size)} in each store), {len(done.taken_back)} taken back."
+        )
+    return errors
 
 
 def _show(plan: Plan, *, everything: bool) -> None:

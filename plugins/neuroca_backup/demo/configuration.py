@@ -29,6 +29,7 @@ _SERVERS = {
     "neuroca_aws_dr": "s3_eu_central_1",
 }
 _CATALOG = "neuroca_catalog"
+_AIRFLOW = "neuroca_airflow"
 # Facts for us that are no words of a connection.
 _NOT_EXTRA = ("bucket", "kms_key_arn")
 
@@ -51,14 +52,7 @@ def backup_yaml(place: Place, servers: Mapping[str, Endpoint]) -> str:
         "secondary_kms_connection": "neuroca_aws_dr",
         "recovery_public_key": str(place.recovery / "public.pem"),
     }
-    backup["sources"] = {
-        source.name: {
-            "component": "database",
-            "engine": source.engine,
-            "connection": source.connection,
-        }
-        for source in SOURCES
-    }
+    backup["sources"] = {source.name: source.settings(place.files) for source in SOURCES}
     # A schedule of nothing would be warned about.
     sourced = {source["component"] for source in backup["sources"].values()}
     backup["schedule"] = {c: cron for c, cron in backup["schedule"].items() if c in sourced}
@@ -71,6 +65,7 @@ def connections(servers: Mapping[str, Endpoint], metadata: Endpoint) -> dict[str
     """Return every connection as the variable that Airflow and our command read it from."""
     found = {name: servers[kind] for name, kind in _SERVERS.items()}
     found[_CATALOG] = _in_database(metadata, CATALOG_DATABASE)
+    found[_AIRFLOW] = _in_database(metadata, METADATA_DATABASE)
     return {f"AIRFLOW_CONN_{name.upper()}": _as_json(one) for name, one in found.items()}
 
 

@@ -18,6 +18,7 @@ _HICCUPS = 5
 _TAIL_LINES = 25
 _STYLES = {
     "success": "green",
+    "skipped": "magenta",
     "failed": "bold red",
     "upstream_failed": "red",
     "up_for_retry": "yellow",
@@ -67,13 +68,16 @@ class Follower:
             time.sleep(_POLL_SECONDS)
 
     def run(self, dag_id: str, conf: Mapping[str, Any]) -> FinishedRun:
-        """Run the DAG to its end.
+        """Run the DAG to its end; raises what `finish` does."""
+        return self.finish(dag_id, self.api.trigger(dag_id, conf))
+
+    def finish(self, dag_id: str, run_id: str) -> FinishedRun:
+        """Follow a run to its end.
 
         Raises:
             ToolFailedError: A task failed; the ends of the failed tasks' logs have been printed.
             UnreachableError: Airflow died or stopped answering.
         """
-        run_id = self.api.trigger(dag_id, conf)
         state, tasks = self._end_of(dag_id, run_id)
         if state != "success":
             failed = [task for task in tasks.values() if task.state == "failed"]

@@ -71,6 +71,11 @@ class Place:
         return self.root / "spool"
 
     @property
+    def files(self) -> Path:
+        """What is backed up as files: a configuration, models, logs."""
+        return self.root / "files"
+
+    @property
     def recovery(self) -> Path:
         """The recovery key pair; in production its private half is kept offline."""
         return self.root / "recovery"

@@ -17,13 +17,16 @@ from neuroca_backup.demo import configuration
 from neuroca_backup.demo.airflow_api import AirflowApi
 from neuroca_backup.demo.airflow_processes import AirflowProcesses
 from neuroca_backup.demo.evidence import gather, table
-from neuroca_backup.demo.following import Follower
+from neuroca_backup.demo.following import FinishedRun, Follower
 from neuroca_backup.demo.place import Place, write_private
 from neuroca_backup.demo.screen import Screen
+from neuroca_backup.demo.sources import components
 from neuroca_backup.errors import NotFoundError, UnreachableError
 from neuroca_backup.keyring.recovery import generate_recovery_pair
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.model.identity import Component
 from neuroca_backup.postgres_session import connect
+from neuroca_backup.sandbox import seed_files
 from neuroca_backup.sandbox.readiness import PortTakenError, on_free_ports
 from neuroca_backup.sandbox.seed import expected, seed
 
@@ -47,24 +50,24 @@ class Demo:
         Raises:
             BackupError: Something failed; its notes say which step, and where its log is.
         """
-        seeded = expected(scale)
+        seeded = {**expected(scale), **seed_files.counts()}
         with self.place.exclusive(create=True):
             self.place.create()
             environment = self._prepare(scale)
             api = self._api(environment)
             follower = Follower(api, self.screen, self._airflow.require_alive)
             with self.screen.step("Back up", log=self.place.task_logs):
-                follower.wait_for("backup_database")
-                backup = follower.run("backup_database", {})
+                backups = self._back_up(api, follower)
             with self.screen.step("Restore into throwaway servers", log=self.place.task_logs):
                 follower.wait_for("restore")
-                made = api.result(backup.dag_id, backup.run_id, "set")["set_id"]
+                databases = backups[Component.DATABASE]
+                made = api.result(databases.dag_id, databases.run_id, "set")["set_id"]
                 restore = follower.run("restore", {"set_id": made, "target": "sandbox"})
             found = gather(
                 api,
                 self.place,
                 environment,
-                backup=backup,
+                backups=backups,
                 restore=restore,
                 seeded=seeded,
             )
@@ -95,6 +98,17 @@ class Demo:
             raise NotFoundError("The demo is not up", remedy="Start it with `make demo`.")
         return _address(environment), configuration.USER, self.place.secrets()["admin"]
 
+    def _back_up(self, api: AirflowApi, follower: Follower) -> dict[Component, FinishedRun]:
+        """Run the backup DAG of every component, all of them at the same time."""
+        started = {}
+        for component in components():
+            follower.wait_for(f"backup_{component}")
+            started[component] = api.trigger(f"backup_{component}", {})
+        return {
+            component: follower.finish(f"backup_{component}", run_id)
+            for component, run_id in started.items()
+        }
+
     def _prepare(self, scale: float) -> dict[str, str]:
         """Bring up servers and Airflow, as much as possible at the same time."""
         pool = ThreadPoolExecutor(3, thread_name_prefix="demo")
@@ -122,7 +136,8 @@ class Demo:
             return sandbox.start(self.place.servers, STORES)
 
     def _fill(self, stores: Mapping[str, Endpoint], scale: float) -> None:
-        with self.screen.step("Fill the data stores", log=self.place.servers):
+        with self.screen.step("Fill the data stores, write files", log=self.place.servers):
+            seed_files.seed(self.place.files, scale=scale)
             seed(stores, scale=scale)
 
     def _start_metadata(self) -> Endpoint:
@@ -226,6 +241,7 @@ class Demo:
             f"password  {password}",
             "",
             "Look at the graph of backup_database; trigger restore with its form.",
+            f"Change a file below {self.place.files / 'configuration'}: its backup starts.",
             f"backup.yaml, spool and logs are in {self.place.root}",
             "Stop and remove all of it: make down",
         ):

@@ -230,6 +230,17 @@ class Dividing(Protocol):
         ...
 
 
+@runtime_checkable
+class Previewing(Protocol):
+    """An engine whose preflight wants to see small members of the backup, such as an index.
+
+    The `folders` of what is to be restored then hold the members that `preview` names, and no
+    others.
+    """
+
+    preview: ClassVar[tuple[str, ...]]
+
+
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
 
 

@@ -34,7 +34,8 @@ class SetMember(BaseModel):
 class BackupSet(BaseModel):
     """What one run was to back up and what came of it; the same object lies in every store.
 
-    `members` are the sources that have a backup, `missing` those that have none. `skew_seconds`
+    `members` are the sources that have a backup, `missing` those that have none. `whole` are the
+    sources that are many things and whose every part the run was to back up. `skew_seconds`
     is the time between the earliest and the latest moment that the members bring back: the least
     distance between two sources of one restored system. It is None where there is no member.
     """
@@ -46,6 +47,7 @@ class BackupSet(BaseModel):
     component: Component
     members: dict[str, SetMember]
     missing: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
     skew_seconds: float | None = Field(default=None, ge=0)
     recorded_at: AwareDatetime
 
@@ -58,6 +60,7 @@ class BackupSet(BaseModel):
         *,
         missing: tuple[str, ...],
         recorded_at: datetime,
+        whole: tuple[str, ...] = (),
     ) -> BackupSet:
         """Return the set of `members`, its skew worked out."""
         moments = [member.consistent_at for member in members.values()]
@@ -67,6 +70,7 @@ class BackupSet(BaseModel):
             component=component,
             members=dict(members),
             missing=missing,
+            whole=whole,
             skew_seconds=skew,
             recorded_at=recorded_at,
         )
@@ -80,6 +84,10 @@ class BackupSet(BaseModel):
     def sources(self) -> tuple[str, ...]:
         """Every source that the run was to back up."""
         return tuple(sorted({*self.members, *self.missing}))
+
+    def has(self, source: str) -> bool:
+        """Return whether the run was to back up `source`, all parts of it where it has parts."""
+        return source in self.sources or source in self.whole
 
     @property
     def unverified(self) -> tuple[str, ...]:

@@ -136,6 +136,7 @@ class RecordSetOperator(BaseOperator):
                     run_set_id(context),
                     self.component,
                     [one.source for one in found],
+                    whole=[tasks.source for tasks in self.sources if tasks.divided],
                     unchanged=standing,
                 )
             )
@@ -148,7 +149,7 @@ class RecordSetOperator(BaseOperator):
                 f"The set {recorded.set_id} is recorded, but the checks of {', '.join(unverified)} "
                 "failed: the log of each verify says why."
             )
-        _refuse_blindness(context)
+        refuse_blindness(context)
         return {
             "set_id": recorded.set_id,
             "component": str(recorded.component),
@@ -192,7 +193,7 @@ class ClearSpoolOperator(BaseOperator):
                 raise failures[0]
 
 
-def _refuse_blindness(context: Context) -> None:
+def refuse_blindness(context: Context) -> None:
     """Fail a run that was started because a source could not be watched.
 
     Its backup says why where the tasks cannot read the source either. Where they can, it is the

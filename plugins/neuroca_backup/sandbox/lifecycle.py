@@ -39,7 +39,7 @@ ALL = (
     "s3_eu_central_1",
 )
 # Started only when asked for by name: they have nothing to serve before something is restored.
-ON_REQUEST = ("postgres_directory", "directory")
+ON_REQUEST = ("postgres_directory", "airflow_metadata", "directory")
 SUPERUSER = "nca_admin"
 TWIN_SUPERUSER = "nca_twin_admin"
 
@@ -289,6 +289,10 @@ def _server(kind: str, superuser: str, twin_superuser: str) -> Server:  # noqa: 
         from neuroca_backup.sandbox.postgres_directory import WaitingPostgres
 
         return WaitingPostgres()
+    if kind == "airflow_metadata":
+        from neuroca_backup.sandbox.airflow_metadata import AirflowMetadataServer
+
+        return AirflowMetadataServer(superuser=superuser)
     if kind == "directory":
         from neuroca_backup.sandbox.directory import PrivateDirectory
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from neuroca_backup import sandbox
 from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
-from neuroca_backup.engines import Engine, Restorable, RestoreTarget
+from neuroca_backup.engines import Engine, Previewing, Restorable, RestoreTarget
 from neuroca_backup.errors import (
     BackupError,
     ChainBrokenError,
@@ -125,8 +125,34 @@ class Restores:
     def preflight(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Refuse before anything is touched: no space, versions, a target that holds data."""
         self._spool.require_free(plan.plain_size)
+        engine = self._engine(plan.engine)
+        if isinstance(engine, Previewing):
+            return self._preview(plan, engine.preview, partial(engine.preflight, target=target))
         chain = tuple(self._manifest(plan, ref).manifest for ref in plan.refs)
-        return tuple(self._engine(plan.engine).preflight(self._restorable(plan, chain), target))
+        return tuple(engine.preflight(self._restorable(plan, chain), target))
+
+    def _preview(
+        self,
+        plan: RestorePlan,
+        names: Sequence[str],
+        preflight: Callable[[Restorable], Sequence[str]],
+    ) -> tuple[str, ...]:
+        """Do `preflight` with the members `names` of every backup of the chain, then drop them."""
+        folder = self._spool.claim(plan.restore_id, "preview")
+        try:
+            chain: list[Manifest] = []
+            stores = {name: self._stores[name] for name in plan.stores}
+            for ref in plan.refs:
+                progress = Progress(f"preview {ref.backup_id}")
+                fetching = Fetching(self._spool, ref, self._keyring, stores, progress)
+                chain.append(fetching.open())
+                for member in chain[-1].members:
+                    if member.name in names:
+                        fetching.member(member, folder=folder)
+            folders = tuple(folder.files / ref.backup_id for ref in plan.refs)
+            return tuple(preflight(self._restorable(plan, tuple(chain), folders)))
+        finally:
+            self._spool.remove(folder)
 
     def fetch(self, plan: RestorePlan) -> FetchReport:
         """Fetch, unseal and decompress every member into the spool, from the nearest good copy.

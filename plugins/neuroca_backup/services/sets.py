@@ -19,7 +19,7 @@ from neuroca_backup.errors import (
     TransientError,
 )
 from neuroca_backup.model.backup_set import PREFIX, BackupSet, SetMember, key_of
-from neuroca_backup.model.identity import BackupRef, Component, is_part_of
+from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.stores import Store
 
@@ -55,25 +55,27 @@ class Sets:
         component: Component,
         sources: Sequence[str],
         *,
+        whole: Sequence[str] = (),
         unchanged: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> BackupSet:
         """Write what became of `sources` in the run `set_id` into every store.
 
-        `unchanged` are those of which no backup was made, each with the id of the earlier one that
-        stands for it. Where that is all of them, and a complete set already says so, that set is
-        returned and none is written. A repeat that finds the same writes the same bytes again.
+        `whole` are the sources of which these are all parts. `unchanged` are those of which no
+        backup was made, each with the id of the earlier one that stands for it. Where that is all
+        of them, and a complete set already says so, that set is returned and none is written. A
+        repeat that finds the same writes the same bytes again.
 
         Raises:
             BackupError: A store's own, after all others were written.
             PermanentError: Some source has no verified backup; the set was recorded as incomplete.
         """
         if sources and unchanged.keys() == set(sources):
-            earlier = self._earlier(component, unchanged)
+            earlier = self._earlier(component, unchanged, whole)
             if earlier is not None:
                 log.info("Nothing has changed: the set %s of %s stands", earlier.set_id, component)
                 return earlier
-        recorded = self._gather(set_id, component, sources, unchanged, recorded_at=clock())
+        recorded = self._gather(set_id, component, sources, unchanged, whole, recorded_at=clock())
         before = self.look(component, set_id).found
         if before is not None and before.says_the_same(recorded):
             recorded = before
@@ -131,7 +133,7 @@ class Sets:
             yield self.look(component, set_id)
 
     def newest_complete(self, component: Component, *, sources: Sequence[str]) -> BackupSet:
-        """Return the newest complete set that holds all of `sources`, or parts of them.
+        """Return the newest complete set that holds all of `sources`, with all parts of them.
 
         So a set of one source alone, made by hand, does not stand for the whole component.
 
@@ -145,7 +147,7 @@ class Sets:
                 lacks = "; ".join(listed.problems.values()) or "cannot be read"
             elif not found.complete:
                 lacks = f"has no verified backup of {', '.join(found.unverified)}"
-            elif absent := [one for one in sources if not _has(found, one)]:
+            elif absent := [one for one in sources if not found.has(one)]:
                 lacks = f"lacks {', '.join(absent)}"
             elif gone := self._gone(found):
                 lacks = f"names backups that were deleted or have expired: {', '.join(gone)}"
@@ -207,7 +209,9 @@ class Sets:
             if one.expired or not (one.manifests or one.problems or inventory.unreachable)
         ]
 
-    def _earlier(self, component: Component, standing: Mapping[str, str]) -> BackupSet | None:
+    def _earlier(
+        self, component: Component, standing: Mapping[str, str], whole: Sequence[str]
+    ) -> BackupSet | None:
         """Return the newest complete set of exactly these backups by source, if there is one."""
         refs = [BackupRef(backup_id=one, component=component) for one in standing.values()]
         oldest = max(ref.set_id for ref in refs)  # no set before it can have this backup
@@ -217,7 +221,8 @@ class Sets:
             found = listed.found
             if found is None or not found.complete:
                 continue
-            if {name: one.backup_id for name, one in found.members.items()} == standing:
+            members = {name: one.backup_id for name, one in found.members.items()}
+            if members == standing and set(found.whole) == set(whole):
                 return found
         return None
 
@@ -227,6 +232,7 @@ class Sets:
         component: Component,
         sources: Sequence[str],
         unchanged: Mapping[str, str],
+        whole: Sequence[str],
         *,
         recorded_at: datetime,
     ) -> BackupSet:
@@ -254,6 +260,7 @@ class Sets:
             component,
             members,
             missing=tuple(source for source in sources if source not in members),
+            whole=tuple(whole),
             recorded_at=recorded_at,
         )
 
@@ -295,8 +302,3 @@ class Sets:
     def _lost(self, name: str, error: BackupError) -> None:
         log.warning("Store %s is left out: %s", name, error)
         self.unreachable[name] = str(error)
-
-
-def _has(found: BackupSet, source: str) -> bool:
-    """Return whether a set has a backup of `source`, or of parts of it."""
-    return any(name == source or is_part_of(name, source) for name in found.members)

@@ -6,13 +6,14 @@ What a backup refers to in earlier ones is read like its own members, in every s
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
@@ -36,7 +37,10 @@ from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.stages.resolve import backward_all, resolve
 from neuroca_backup.stores import Store
-from neuroca_backup.streams import DigestReader, RawStream
+from neuroca_backup.streams import CHUNK_BYTES, DigestReader, RawStream
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +254,9 @@ class _Copy:
         proven: set[str] = set()
 
         def opened(name: str) -> BinaryIO:
-            return _Member(self, manifest, members[name], keysets.of(members[name]), proven)
+            member = _Member(self, manifest, members[name], keysets.of(members[name]), proven)
+            # A raw stream would give a line byte by byte.
+            return io.BufferedReader(member, CHUNK_BYTES)
 
         known = {finding.key for finding in self.findings}
         locked = [one for one in manifest.members if manifest.keys_of(one) in known]
@@ -335,6 +341,13 @@ class _Member(RawStream):
         except BaseException:
             self._failed = True
             raise
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read into `buffer` as `read` does; return the number of bytes, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         """Check the rest, unless reading has already failed."""

@@ -52,16 +52,33 @@ class SourceSettings(Strict):
 
 
 def default_sources() -> dict[str, SourceSettings]:
-    """Return NCA's own databases."""
-    kinds = {
-        "postgres": ("postgresql", "neuroca_postgres"),
-        "mongodb": ("mongodb", "neuroca_mongodb"),
-        "redis": ("redis_rdb", "neuroca_redis"),
-        "vector": ("milvus", "neuroca_milvus"),
+    """Return NCA's own databases, and the files and the Airflow of the machine it runs on."""
+    database, configuration = Component.DATABASE, Component.CONFIGURATION
+    said: dict[str, tuple[Component, str, str | None, dict[str, Any]]] = {
+        "postgres": (database, "postgresql", "neuroca_postgres", {}),
+        "mongodb": (database, "mongodb", "neuroca_mongodb", {}),
+        "redis": (database, "redis_rdb", "neuroca_redis", {}),
+        "vector": (database, "milvus", "neuroca_milvus", {}),
+        "configuration": (configuration, "filetree", None, {"parameters": ["/etc/neuroca"]}),
+        "airflow": (configuration, "airflow_metadata", "neuroca_airflow", {}),
+        "models": (
+            Component.MODEL_WEIGHTS,
+            "model_weights",
+            None,
+            {"roots": ["/var/lib/neuroca/models"]},
+        ),
+        "logs": (Component.LOGS, "logs", None, {"application": ["/var/log/neuroca"]}),
     }
     return {
-        name: SourceSettings(component=Component.DATABASE, engine=engine, connection=connection)
-        for name, (engine, connection) in kinds.items()
+        name: SourceSettings.model_validate(
+            {
+                "component": component,
+                "engine": engine,
+                "connection": connection,
+                "options": options,
+            }
+        )
+        for name, (component, engine, connection, options) in said.items()
     }
 
 

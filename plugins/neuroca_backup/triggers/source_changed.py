@@ -74,6 +74,7 @@ class SourceChangedTrigger(BaseEventTrigger):
         self.source = source
         self.every = every
         self.settle = settle
+        self._told = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the place of this class and what makes another one like it."""
