@@ -269,6 +269,27 @@ def test_files_that_appear_at_every_listing_are_noted_and_nothing_is_missed(
     assert len(list(restored(chain, writer).iterdir())) == capture.ROUNDS + 1
 
 
+def test_files_that_live_for_a_moment_only_do_not_fail_a_backup(
+    chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write(10)
+    real, count = listing.take, 0
+
+    def take(*args: Any) -> listing.Listing:
+        nonlocal count
+        count += 1
+        brief = writer.folder / f"brief-{count}.log"
+        brief.write_text("line 900\n")
+        found = real(*args)
+        brief.unlink()
+        return found
+
+    monkeypatch.setattr(listing, "take", take)
+    link = chain.back_up()
+    assert any("listings" in note for note in link.manifest.dump.notes)
+    assert numbers(restored(chain, writer)) == once(10)
+
+
 def test_a_log_that_is_cut_again_and_again_is_tried_again(
     chain: Chain, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

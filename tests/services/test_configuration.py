@@ -20,7 +20,7 @@ import yaml
 from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
-from neuroca_backup import sandbox
+from neuroca_backup import engines, sandbox
 from neuroca_backup.catalog.memory import MemoryCatalog
 from neuroca_backup.cli.app import app
 from neuroca_backup.connections import FileConnections
@@ -359,6 +359,15 @@ def test_a_wrong_or_missing_fernet_key_is_an_error_that_shows_no_secret(
     with pytest.raises(ConfigurationError, match="holds no Fernet key") as caught:
         here.back_up("airflow")
     assert "nonsense" not in str(caught.value)
+    file = tmp_path / "fernet.key"
+    file.touch(mode=0o604)
+    file.chmod(0o604)
+    engine: Any = engines.named("airflow_metadata")
+    with pytest.raises(AccessDeniedError, match="may be used by others"):
+        engine.fingerprint(airflow, engine.options({"fernet_key_file": file}))
+    with pytest.raises(ConfigurationError, match="no absolute path") as caught:
+        engine.options({"fernet_key_file": key})
+    assert key not in str(caught.value)
 
 
 def test_the_fingerprint_of_airflow_ignores_how_it_is_encrypted_and_sees_every_value(
@@ -366,8 +375,6 @@ def test_the_fingerprint_of_airflow_ignores_how_it_is_encrypted_and_sees_every_v
 ) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     here = stand(tmp_path)
-    from neuroca_backup import engines  # noqa: PLC0415 - next to its one use
-
     engine: Any = engines.named("airflow_metadata")
     keyed = replace(airflow, extra={**airflow.extra, "fernet_key": f"{new},{old}"})
     filled(airflow, old)
@@ -399,6 +406,30 @@ def command(here: Stand, *words: str) -> tuple[int, str, str]:
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
         raise ended.exception
     return ended.exit_code, ended.stdout, ended.stderr
+
+
+def test_the_command_backs_up_and_restores_to_a_directory_or_a_private_one(tmp_path: Path) -> None:
+    here = stand(tmp_path)
+    code, out, said_aside = command(here, "backup", "configuration")
+    assert code == 0, said_aside
+    assert "restricted" in out
+    words = ("restore", "configuration")
+    elsewhere = tmp_path / "elsewhere"
+    code, out, _ = command(here, *words, "--target-directory", str(elsewhere), "--dry-run")
+    assert code == 0
+    assert "6 paths added" in out
+    assert not elsewhere.exists()
+    assert command(here, *words, "--target-directory", str(elsewhere))[0] == 0
+    found = elsewhere / here.tree.relative_to("/")
+    assert (found / "app.env").read_bytes() == (here.tree / "app.env").read_bytes()
+    code, out, _ = command(here, *words, "--sandbox", "--no-wait")
+    assert code == 0
+    assert "compared with what was backed up" in out
+    assert spool_names(here.runtime) == []
+    assert command(here, *words, "--target-directory", "/")[0] == 1
+    assert command(here, *words, "--target-directory", str(elsewhere), "--sandbox")[0] == 2
+    shown = command(here, "list", "--json")[1]
+    assert json.loads(shown)["backups"][0]["classification"] == "restricted"
 
 
 @pytest.mark.parametrize("name", ["exported", "exported.tar"])

@@ -117,10 +117,7 @@ def _below(
     prefix = f"{parent}/" if parent else ""
     stack: list[tuple[int, str, str, Iterator[str]]] = []
     try:
-        with readable(str(base / top)):
-            folder = os.open(base / parent, _DIRECTORY)
-            stack.append((folder, prefix, tops[top], iter([name])))
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        stack.append((_opened_above(base, top), prefix, tops[top], iter([name])))
         while stack:
             folder, prefix, section, names = stack[-1]
             found = next(names, None)
@@ -135,37 +132,46 @@ def _below(
             try:
                 with readable(str(base / path)):
                     status = os.stat(found, dir_fd=folder, follow_symlinks=False)
+                yield Found(path, section, status, found, folder)
+                if stat.S_ISDIR(status.st_mode):
+                    inner = _entered(base, path, found, folder)
+                    stack.append((inner, f"{path}/", section, iter(())))
+                    with readable(str(base / path)):
+                        listed = sorted(os.listdir(inner))  # noqa: PTH208 - of a descriptor
+                    stack[-1] = (inner, f"{path}/", section, iter(listed))
             except FileNotFoundError:
                 remarks.add(VANISHED, path)
-                continue
-            yield Found(path, section, status, found, folder)
-            if stat.S_ISDIR(status.st_mode):
-                inner = _entered(base, path, found, folder)
-                if inner is None:
-                    remarks.add(VANISHED, path)
-                    continue
-                stack.append((inner, f"{path}/", section, iter(())))
-                with readable(str(base / path)):
-                    listed = sorted(os.listdir(inner))  # noqa: PTH208 - of a descriptor
-                stack[-1] = (inner, f"{path}/", section, iter(listed))
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"{shown(str(base / top))} does not exist",
-            remedy="Correct the path, or take it off the list.",
-            path=shown(str(base / top)),
-        ) from None
     finally:
         for folder, *_ in stack:
             os.close(folder)
 
 
-def _entered(base: Path, path: str, name: str, folder: int) -> int | None:
-    """Return the open directory, or None where it is gone or no longer a directory."""
+def _opened_above(base: Path, top: str) -> int:
+    """Return the open directory that `top` is in.
+
+    Raises:
+        NotFoundError: There is no such path.
+    """
+    folder = -1
     try:
-        with readable(str(base / path)):
-            try:
-                return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-            except NotADirectoryError:
-                return None
+        with readable(str(base / top)):
+            folder = os.open((base / top).parent, _DIRECTORY)
+            os.stat((base / top).name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return None
+        if folder >= 0:
+            os.close(folder)
+        raise NotFoundError(
+            f"{shown(str(base / top))} does not exist",
+            remedy="Correct the path, or take it off the list.",
+            path=shown(str(base / top)),
+        ) from None
+    return folder
+
+
+def _entered(base: Path, path: str, name: str, folder: int) -> int:
+    """Return the open directory; one that is something else by now is as good as gone."""
+    with readable(str(base / path)):
+        try:
+            return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        except NotADirectoryError:
+            raise FileNotFoundError from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict
 
 from neuroca_backup.engines import (
     Difference,
@@ -18,7 +18,7 @@ from neuroca_backup.engines import (
     checked_options,
 )
 from neuroca_backup.engines.airflow_metadata import dump, restore, rows, tables
-from neuroca_backup.errors import ChainBrokenError, DamagedError
+from neuroca_backup.errors import ChainBrokenError, ConfigurationError, DamagedError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
 
@@ -34,13 +34,6 @@ class Options(BaseModel):
 
     fernet_key_file: Path | None = None
 
-    @field_validator("fernet_key_file")
-    @classmethod
-    def _is_absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError("write an absolute path")
-        return path
-
 
 class AirflowMetadataEngine:
     """See `neuroca_backup.engines.Engine`."""
@@ -53,7 +46,19 @@ class AirflowMetadataEngine:
     preview: ClassVar[tuple[str, ...]] = tables.MEMBERS
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options, checked and filled."""
+        """Return the options, checked and filled.
+
+        Raises:
+            ConfigurationError: One is unknown, or the file's path is not absolute; whoever writes
+                the key there does not read it in the message.
+        """
+        path = given.get("fernet_key_file")
+        if path is not None and not Path(str(path)).is_absolute():
+            raise ConfigurationError(
+                "options.fernet_key_file of an airflow_metadata source is no absolute path",
+                remedy="Write the path of a file that holds the key, from / on; never the key.",
+                path="options.fernet_key_file",
+            )
         return checked_options(Options, given, kind=self.kind).model_dump()
 
     def probe(self, endpoint: Endpoint) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from neuroca_backup.engines.logs import compressed, reading
 from neuroca_backup.engines.logs.content import Content, Contents, Inflated, head_of
-from neuroca_backup.engines.logs.listing import Found, Identity, Listing
+from neuroca_backup.engines.logs.listing import Found, Identity, Listing, status_of
 from neuroca_backup.engines.logs.pieces import Piece, PieceWriter
 from neuroca_backup.engines.logs.state import Entry
 from neuroca_backup.errors import TransientError
@@ -103,6 +103,10 @@ class Capture:
             unread = self._read_all(listing)
             if same and not unread:
                 break
+        for path in unread:
+            if status_of(path) is None:
+                del listing.found[path]  # deleted since: it is not in the tree
+        unread = [path for path in unread if path in listing.found]
         if unread:
             raise TransientError(
                 f"{shown(unread[0])} and {len(unread) - 1} more files were replaced in each of "
