@@ -57,15 +57,9 @@ def test_a_run_does_what_is_certain_and_asks_for_the_rest(
     assert careful.tasks["sweep"] == "success"
     assert (marked(tmp_path, "mongodb"), marked(tmp_path, "postgres")) == (2, 0)
 
-    confirmed = made.run("retention", {"confirm": True})
-
-    assert confirmed.state == "success"
-    assert marked(tmp_path, "postgres") == 5
-    assert confirmed.xcoms["record/return_value"]["expired"] == 5
-
 
 def test_a_dry_run_logs_the_plan_and_hands_nothing_on(
-    history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    history: History, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from neuroca_backup.operators import retention  # noqa: PLC0415 - after the environment
 
@@ -74,10 +68,10 @@ def test_a_dry_run_logs_the_plan_and_hands_nothing_on(
     plan, before = retention.PlanRetentionOperator(task_id="plan"), history.snapshot()
     context: Any = {"params": {"dry_run": True, "confirm": False}}
 
-    with caplog.at_level("INFO"):
-        assert plan.execute(context) == []
+    assert plan.execute(context) == []
 
-    assert f"{history.ref(0).backup_id}: expire: older than 30 days" in caplog.text
+    told = capsys.readouterr()
+    assert f"{history.ref(0).backup_id}: expire: older than 30 days" in told.out + told.err
     assert history.snapshot() == before
     context["params"]["dry_run"] = False
     assert plan.execute(context) == [
@@ -87,3 +81,23 @@ def test_a_dry_run_logs_the_plan_and_hands_nothing_on(
     sweep = retention.SweepOperator(task_id="sweep")
     context["params"]["dry_run"] = True
     assert sweep.execute(context)["objects"] == 0
+
+
+def test_a_confirmation_reaches_the_plan(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowFailException  # noqa: PLC0415 - as below
+
+    from neuroca_backup.operators import retention  # noqa: PLC0415 - after the environment
+
+    hook = SimpleNamespace(runtime=SimpleNamespace(retention=history.at(100).retention))
+    monkeypatch.setattr(retention, "NeurocaHook", lambda: hook)
+    order = {"component": "database", "source": "postgres"}
+    apply = retention.ApplyRetentionOperator(task_id="apply", order=order)
+    run = SimpleNamespace(dag_id="retention", run_id="manual")
+    context: Any = {"params": {"dry_run": False, "confirm": False}, "dag_run": run}
+
+    with pytest.raises(AirflowFailException, match="more than 50 %"):
+        apply.execute(context)
+    context["params"]["confirm"] = True
+
+    assert apply.execute(context)["expired"] == 5
+    assert history.catalog.events()[0].actor == "airflow:retention/manual"
