@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from neuroca_backup.errors import (
+    AlreadyExistsError,
     BackupError,
     NotFoundError,
     PermanentError,
@@ -272,6 +273,20 @@ def test_a_hold_in_one_store_is_enough_and_one_that_is_over_is_none(history: His
     del history.stores["primary"].objects[refs[0].hold_key]
     assert history.at(49).fates()[refs[0].backup_id] is Fate.KEEP
     assert history.at(50).fates()[refs[0].backup_id] is Fate.EXPIRE
+
+
+def test_a_shorter_hold_does_not_end_a_longer_one(history: History) -> None:
+    refs = daily(history, 8)
+    history.at(32).apply()
+    hold(history, refs[0])
+    with pytest.raises(AlreadyExistsError, match="on hold by ann for longer: a lawsuit"):
+        hold(history, refs[0], until=history.now + DAY, actor="bob")
+    history.retention.undelete(refs[0], reason="r", until=history.now + DAY, actor="bob")
+    assert [one.until for _, one in history.retention.held()] == [None]
+    assert not Inventory(history.stores).look(refs[0]).expired
+    hold(history, refs[1], until=history.now + DAY)
+    hold(history, refs[1], until=history.now + 2 * DAY)
+    assert history.at(33.5).fates()[refs[1].backup_id] is Fate.TAKE_BACK
 
 
 def test_what_is_no_backup_cannot_be_held(history: History) -> None:

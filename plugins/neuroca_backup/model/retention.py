@@ -80,3 +80,9 @@ class Hold(_Beside):
     def stands(self, now: datetime) -> bool:
         """Return whether the hold is in force at `now` (aware)."""
         return self.until is None or now < self.until
+
+    def outlasts(self, other: Hold) -> bool:
+        """Return whether this one ends later than `other`."""
+        if self.until is None or other.until is None:
+            return self.until is None and other.until is not None
+        return self.until > other.until

@@ -7,6 +7,7 @@ other, and the one that deletes is the one that gives way.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -60,10 +61,25 @@ def hold(stores: Mapping[str, Store], ref: BackupRef, wanted: Hold) -> None:
 
     Raises:
         NotFoundError: No store that answers has it.
+        AlreadyExistsError: It is held for longer already; that hold is left as it is.
         PermanentError: Its deletion has begun; it is not held.
         BackupError: A store's own, after all others were told: repeat it then.
     """
     written: list[str] = []
+    longer: list[Hold] = []
+
+    def look(store: Store) -> None:
+        found = read_hold(store, ref)
+        if found is not None and found.stands(wanted.held_at) and found.outlasts(wanted):
+            longer.append(found)
+
+    errors = _everywhere(stores, look)
+    if longer:
+        raise AlreadyExistsError(
+            f"{ref.backup_id} is on hold by {longer[0].actor} for longer: {longer[0].reason}",
+            remedy="It stays, so there is nothing to do; or release that hold first.",
+            backup_id=ref.backup_id,
+        )
 
     def write(store: Store) -> None:
         if holds(store, ref):
@@ -166,7 +182,8 @@ def undelete(
         )
     answering = {name: one for name, one in stores.items() if name not in inventory.unreachable}
     errors: list[BackupError] = []
-    hold(answering, ref, wanted)
+    with contextlib.suppress(AlreadyExistsError):  # held for longer: so much the better
+        hold(answering, ref, wanted)
     for one in sorted(expired):
         errors += _everywhere(stores, partial(_exhume, ref=one))
     return sorted(expired), errors
