@@ -75,6 +75,15 @@ def connections(directory: Path) -> dict[str, dict[str, object]]:
             "redis", "redis", 6379, password=password(directory, "redis_password")
         ),
         "neuroca_milvus": server("milvus", "milvus", 19530),
+        "neuroca_airflow": server(
+            "postgres",
+            "metadata-db",
+            5432,
+            schema="airflow",
+            login="airflow",
+            password=password(directory, "metadata_password"),
+            extra={"fernet_key": (directory / "airflow_fernet_key").read_text()},
+        ),
         "neuroca_catalog": server(
             "postgres",
             "metadata-db",

@@ -183,12 +183,19 @@ def test_no_secret_shows_in_the_repr(tmp_path: Path) -> None:
 def test_the_sample_is_valid_and_has_what_the_shipped_settings_name(tmp_path: Path) -> None:
     found = FileConnections(private(tmp_path, SAMPLE.read_text()), environ={})
     sources = load(ROOT / "config" / "backup.yaml").sources.values()
-    kinds = {"postgresql": "postgres", "mongodb": "mongo", "redis_rdb": "redis", "milvus": "milvus"}
+    kinds = {
+        "postgresql": "postgres",
+        "mongodb": "mongo",
+        "redis_rdb": "redis",
+        "milvus": "milvus",
+        "airflow_metadata": "postgres",
+    }
+    named = [source for source in sources if source.connection is not None]
 
     assert found.endpoint("neuroca_catalog").kind == "postgres"
-    assert len(sources) == 4
-    for source in sources:
-        assert found.endpoint(source.connection).kind == kinds[source.engine]
+    assert len(named) == 5
+    for source in named:
+        assert found.endpoint(str(source.connection)).kind == kinds[source.engine]
     for connection_id in ("neuroca_aws", "neuroca_aws_dr"):
         assert found.endpoint(connection_id).kind == "aws"
 
