@@ -175,6 +175,13 @@ def test_what_was_saved_before_a_restore_never_counts_and_goes_by_its_own_age(
     assert [fates[one.backup_id] for one in saved] == [Fate.EXPIRE, Fate.KEEP, Fate.KEEP]
 
 
+def test_of_nothing_but_what_was_saved_before_restores_the_newest_stays(history: History) -> None:
+    saved = [history.put(day, before_restore="restore-1") for day in (3, 4, 5)]
+    fates = history.at(1000).fates()
+    assert [fates[one.backup_id] for one in saved] == [Fate.EXPIRE, Fate.EXPIRE, Fate.KEEP]
+    assert history.reason(saved[2]) == "the newest backup that can be restored whole"
+
+
 def test_an_unreadable_manifest_stops_the_deletion_of_its_source(history: History) -> None:
     refs = daily(history, 10)
     other = [history.put(day, source="mongodb") for day in range(10)]

@@ -92,6 +92,20 @@ def sound(history: History, backup_id: str, store: str) -> bool:
     return data is not None and b'"findings":[]' in data[0]
 
 
+def sound_chain(history: History, backup_id: str) -> bool:
+    """Return whether every link is there, and sound in some store."""
+    chain = chain_of(history, backup_id)
+    return chain is not None and all(
+        any(sound(history, link, store) for store in BOTH) for link in chain
+    )
+
+
+def saved(history: History) -> list[str]:
+    """Return, newest first, what was saved before a restore."""
+    there = sorted(history.left(), reverse=True)
+    return [one for one in there if manifest_of(history, one).before_restore]
+
+
 def whole(history: History, backup_id: str) -> bool:
     """Return whether every object that a restore reads is in both stores, and no mark is."""
     for one in chain_of(history, backup_id) or ["missing"]:
@@ -125,9 +139,10 @@ def test_the_newest_good_copies_and_all_that_they_need_are_never_lost(
 ) -> None:
     history, held = build(drawn)
     wanted = good(history)[:NEWEST]
-    newest = max(one["day"] for one in drawn)
+    day_of = {history.ref(one["day"]).backup_id: one["day"] for one in drawn}
     for day in days:  # also backward: a clock that jumps
         before = history.snapshot()
+        newest = max(day_of[one] for one in history.left())
         history.at(day)
         try:
             history.apply()
@@ -182,19 +197,14 @@ def must_stay(
     once = [
         one
         for one in sorted(there, reverse=True)
-        if (chain := chain_of(history, one)) is not None
-        and not manifest_of(history, one).before_restore
-        and all(any(sound(history, link, store) for store in BOTH) for link in chain)
+        if sound_chain(history, one) and not manifest_of(history, one).before_restore
     ]
     newest = twice[:NEWEST]
     newest += [one for one in once if one not in newest][: NEWEST - len(newest)]
-    stay = {one for one in there if now - day_of[one] < KEPT} | held | set(newest) | set(once[:1])
+    last = once[:1] or [one for one in saved(history) if sound_chain(history, one)][:1]
+    stay = {one for one in there if now - day_of[one] < KEPT} | held | set(newest) | set(last)
     for one in there:
-        chain = chain_of(history, one)
-        sound_somewhere = chain is not None and all(
-            any(sound(history, link, store) for store in BOTH) for link in chain
-        )
-        if not sound_somewhere and not any(other > one for other in once):
+        if not sound_chain(history, one) and not any(other > one for other in once):
             stay.add(one)
     ahead = list(stay)
     while ahead:

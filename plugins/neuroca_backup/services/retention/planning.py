@@ -192,12 +192,13 @@ def _staying(
     # Where too few are sound in two stores, those that are in one fill up.
     fill = [one for one in good if one not in counted]
     newest = {*counted, *fill[: rules.keep_verified - len(counted)]}
+    last = good[:1] or [one.backup_id for one in alive if one.backup_id in whole][:1]
     reasons: dict[str, str] = {}
     for one in alive:
         reason = _own_reason(one, rules, now)
         if reason is None and one.backup_id in newest:
             reason = f"one of the newest {rules.keep_verified} verified backups"
-        if reason is None and one.backup_id in good[:1]:
+        if reason is None and one.backup_id in last:
             reason = "the newest backup that can be restored whole"
         if reason is None and one.backup_id not in whole and max(good, default="") < one.backup_id:
             what = "damaged" if one.damaged else "not verified"
