@@ -23,6 +23,8 @@ from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
+from neuroca_backup.services.retention.applying import Retention
+from neuroca_backup.services.retention.planning import Rules
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
 from neuroca_backup.services.verify import Verifier
@@ -141,6 +143,16 @@ class Runtime:
             self.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """Deleting what has expired, taking it back, holding it."""
+        return Retention(
+            stores=self.stores,
+            rules=Rules.of(self.settings),
+            catalog=self.catalog,
+            workers=self.settings.pipeline.workers,
+        )
 
     def quiesce(self, component: Component) -> Quiesce:
         """Return what stops and starts the services that use the data of `component`."""

@@ -226,6 +226,23 @@ def contents(catalog: Catalog) -> tuple[Any, ...]:
 # The contract
 
 
+def test_an_expired_backup_is_marked_and_can_be_taken_back(catalog: Catalog) -> None:
+    catalog.record_backup(manifest(), store=PRIMARY)
+    backup_id = manifest().backup_id
+    assert [one.expired_at for one in catalog.backups()] == [None]
+    catalog.record_expiry(backup_id, NOON)
+    catalog.record_expiry(backup_id, NOON + MINUTE)
+    catalog.record_expiry("20261123T120000Z-1f0c9a3e-unknown", NOON)
+    catalog.record_backup(manifest(), store=SECONDARY)
+    assert [one.expired_at for one in catalog.backups()] == [NOON + MINUTE]
+    catalog.record_expiry(backup_id, None)
+    assert [one.expired_at for one in catalog.backups()] == [None]
+    catalog.record_expiry(backup_id, NOON)
+    catalog.forget_backup(backup_id)
+    catalog.record_backup(manifest(), store=PRIMARY)
+    assert [one.expired_at for one in catalog.backups()] == [None]
+
+
 def test_a_new_catalog_is_empty(catalog: Catalog) -> None:
     assert contents(catalog) == ([], [], [])
 

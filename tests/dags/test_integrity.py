@@ -17,6 +17,7 @@ from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 from dags.stand import ONE_SOURCE, REPOSITORY, YAML, airflow_environment
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.operators.backup_request import BACKUP_TYPES, BackupRequest
+from neuroca_backup.operators.retention import RetentionRequest
 from neuroca_backup.services.backup import BackupType
 from support.registering import register
 
@@ -170,6 +171,31 @@ def test_an_approval_waits_as_long_as_backup_yaml_says_and_is_never_given_by_its
     assert approve.retries == 0
 
 
+def test_retention_runs_daily_and_ends_with_a_task_that_never_makes_a_failed_run_green(
+    configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
+) -> None:
+    configure()
+
+    dag = parsed()["retention"]
+
+    timetable: Any = dag.timetable
+    assert (timetable.expression, str(timetable.timezone)) == ("0 6 * * *", "UTC")
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    assert edges(dag) == line("plan", "apply", "sweep", "record")
+    assert {dag.get_task(one).trigger_rule for one in ("sweep", "record")} == {"all_done"}
+    assert dag.params.dump() == {"dry_run": False, "confirm": False}
+    assert RetentionRequest.parse(dag.params.dump()) == RetentionRequest()
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [({"dry_run": "yes"}, "neither true nor false"), ({"dryrun": True}, "no field 'dryrun'")],
+)
+def test_a_retention_form_that_means_nothing_is_refused(form: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        RetentionRequest.parse(form)
+
+
 def test_a_backup_runs_on_the_schedule_of_backup_yaml_one_run_at_a_time_without_catching_up(
     configure: Callable[..., Path], parsed: Callable[[], dict[str, DAG]]
 ) -> None:
@@ -265,7 +291,7 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
 
     dags = parsed()
 
-    assert sorted(dags) == ["backup_database", "restore"]
+    assert sorted(dags) == ["backup_database", "restore", "retention"]
     assert not dags["backup_database"].timetable.can_be_scheduled
 
 
@@ -332,7 +358,7 @@ def test_a_broken_backup_yaml_is_one_clear_import_error_a_file(
 
     errors = DagBag(str(REPOSITORY / "dags")).import_errors
 
-    assert len(errors) == 2
+    assert len(errors) == 3
     for text in errors.values():
         assert "pipeline.mode" in text
         assert "stagged" in text

@@ -161,6 +161,32 @@ MISTAKES = {
         "backup.retention.database",
         ["is not a duration"],
     ),
+    "a grace period that a restore can outlast": (
+        changed('    logs: "90d"', '    logs: "90d"\n    grace: "3d"')
+        + "  objectives: {rto: {full_system: 4d}}\n",
+        "backup.retention.grace",
+        ["line 24", "'3d' is shorter than the longest recovery time objective"],
+    ),
+    "a grace period that a run can outlast": (
+        changed('    logs: "90d"', '    logs: "90d"\n    grace: "2d"'),
+        "backup.retention.grace",
+        ["'2d' is shorter than the longest run", "3d or more"],
+    ),
+    "leftovers that a run may still write": (
+        changed('    logs: "90d"', '    logs: "90d"\n    leftovers: "24h"'),
+        "backup.retention.leftovers",
+        ["'24h' is shorter than the longest run", "while a run still writes them"],
+    ),
+    "more than all backups at once": (
+        changed('    logs: "90d"', '    logs: "90d"\n    most_at_once: 101'),
+        "backup.retention.most_at_once",
+        ["the number 101 is too large"],
+    ),
+    "no verified backup to be kept": (
+        changed('    logs: "90d"', '    logs: "90d"\n    keep_verified: 0'),
+        "backup.retention.keep_verified",
+        ["the number 0 is too small"],
+    ),
     "a missing bucket": (
         changed('      bucket: "neuroca-backups"\n', ""),
         "backup.storage.primary.bucket",

@@ -7,6 +7,7 @@ backup exists or can be restored reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -17,7 +18,10 @@ from neuroca_backup.model.status import Level, Verification
 
 
 class CatalogEntry(BaseModel):
-    """One backup as the catalog lists it; `levels` is the newest level in each store."""
+    """One backup as the catalog lists it; `levels` is the newest level in each store.
+
+    `expired_at` is when retention marked it to be deleted, None where it has not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +38,7 @@ class CatalogEntry(BaseModel):
     stored_size: int
     members: int
     levels: Mapping[str, Level]
+    expired_at: AwareDatetime | None = None
 
 
 class RestoreRecord(BaseModel):
@@ -79,6 +84,13 @@ class Catalog(Protocol):
 
     def forget_backup(self, backup_id: str) -> None:
         """Remove a backup that no store holds any more; its history stays."""
+        ...
+
+    def record_expiry(self, backup_id: str, at: datetime | None) -> None:
+        """Note that a backup was marked at `at` (aware) to be deleted, or, with None, taken back.
+
+        Of a backup that is not listed nothing is noted.
+        """
         ...
 
     def record_stage(self, backup_id: str, stage: str, *, seconds: float, size: int) -> None:

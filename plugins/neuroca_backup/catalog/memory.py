@@ -18,6 +18,7 @@ class MemoryCatalog:
         self.stages: dict[tuple[str, str], tuple[float, int]] = {}
         self.verifications: dict[tuple[str, str, datetime], Verification] = {}
         self._backups: dict[str, Manifest] = {}
+        self._expired: dict[str, datetime] = {}
         self._copies: dict[tuple[str, str], Verification | None] = {}
         self._restores: dict[str, RestoreRecord] = {}
         self._events: list[AuditEvent] = []
@@ -33,7 +34,15 @@ class MemoryCatalog:
     def forget_backup(self, backup_id: str) -> None:
         """Remove a backup that no store holds any more; its history stays."""
         self._backups.pop(backup_id, None)
+        self._expired.pop(backup_id, None)
         self._copies = {key: value for key, value in self._copies.items() if key[0] != backup_id}
+
+    def record_expiry(self, backup_id: str, at: datetime | None) -> None:
+        """Note that a backup was marked to be deleted, or (None) taken back."""
+        if at is None:
+            self._expired.pop(backup_id, None)
+        elif backup_id in self._backups:
+            self._expired[backup_id] = at
 
     def record_stage(self, backup_id: str, stage: str, *, seconds: float, size: int) -> None:
         """Note how long a stage took (seconds) and how many bytes it handled."""
@@ -97,6 +106,7 @@ class MemoryCatalog:
             plain_size=manifest.plain_size,
             stored_size=manifest.stored_size,
             members=len(manifest.members),
+            expired_at=self._expired.get(manifest.backup_id),
             levels={
                 store: _level(newest)
                 for (backup_id, store), newest in self._copies.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from neuroca_backup.catalog import AuditEvent, CatalogEntry, RestoreRecord
 from neuroca_backup.model.identity import Component
@@ -20,6 +21,9 @@ class NullCatalog:
         """Do nothing."""
 
     def forget_backup(self, backup_id: str) -> None:
+        """Do nothing."""
+
+    def record_expiry(self, backup_id: str, at: datetime | None) -> None:
         """Do nothing."""
 
     def record_stage(self, backup_id: str, stage: str, *, seconds: float, size: int) -> None:

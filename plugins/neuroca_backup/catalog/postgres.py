@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -125,6 +126,10 @@ class PostgresCatalog:
     def forget_backup(self, backup_id: str) -> None:
         """Remove a backup that no store holds any more; its history stays."""
         self._write("forget_backup", {"backup_id": backup_id})
+
+    def record_expiry(self, backup_id: str, at: datetime | None) -> None:
+        """Note that a backup was marked to be deleted, or (None) taken back."""
+        self._write("record_expiry", {"backup_id": backup_id, "expired_at": at})
 
     def record_stage(self, backup_id: str, stage: str, *, seconds: float, size: int) -> None:
         """Note how long a stage took (seconds) and how many bytes it handled."""

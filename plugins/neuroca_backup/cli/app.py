@@ -20,6 +20,7 @@ from neuroca_backup.cli import (
     memory,
     models,
     restore,
+    retention,
     stored,
     unseal,
     vectors,
@@ -116,6 +117,8 @@ app.command("memory-export")(memory.memory_export)
 app.command("memory-import")(memory.memory_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
+app.add_typer(retention.retention, name="retention")
+app.add_typer(retention.hold, name="hold")
 
 
 def run() -> NoReturn:

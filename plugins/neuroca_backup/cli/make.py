@@ -264,7 +264,8 @@ def _chosen(
         wanted = list(inventory.sources())
     for component, name in wanted:
         for found in inventory.newest_first(component, name):
-            yield found.ref
+            if not found.expired:  # it may lose its objects while they are read
+                yield found.ref
 
 
 def _each(

@@ -134,7 +134,9 @@ def backup(
 ) -> None:
     """Print all about one backup; `chain` are the ids that a restore of it needs."""
     manifest = found.manifest
-    say(f"backup      {found.ref.backup_id}")
+    end = found.erase_after
+    expired = "" if end is None else f", EXPIRED: can be taken back until {end.strftime(_TIME)} UTC"
+    say(f"backup      {found.ref.backup_id}{expired}")
     if manifest is not None:
         _manifest(manifest)
     if found.checked_at is not None:
@@ -275,6 +277,8 @@ def _summary(found: Listed) -> dict[str, Any]:
         "own_size": None if manifest is None else manifest.own_size,
         "refers_to": [] if manifest is None else _refers_to(manifest),
         "verified": found.verified,
+        "expired": found.expired,
+        "erase_after": None if found.erase_after is None else found.erase_after.isoformat(),
         "unchanged_at": None if found.checked_at is None else found.checked_at.isoformat(),
         "current_at": None if found.current_at is None else found.current_at.isoformat(),
         "stores": {store: _copy_json(found.verifications.get(store)) for store in found.manifests},
@@ -353,6 +357,8 @@ def _copy_json(check: Verification | None) -> dict[str, Any]:
 
 def _state(found: Listed, store: str, unreachable: Mapping[str, str]) -> str:
     if store in found.manifests:
+        if found.expired:
+            return "expired"
         check = found.verifications.get(store)
         if check is None:
             return "damaged" if store in found.problems else "unchecked"

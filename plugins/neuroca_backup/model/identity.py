@@ -129,6 +129,16 @@ class BackupRef:
         """The newest verification result, one in each store."""
         return f"{self.prefix}/verification.json"
 
+    @property
+    def tombstone_key(self) -> str:
+        """What says that this backup is to be deleted, one in each store."""
+        return f"{self.prefix}/tombstone.json"
+
+    @property
+    def hold_key(self) -> str:
+        """What says that this backup must not be deleted, one in each store."""
+        return f"{self.prefix}/hold.json"
+
     def keys_key(self, attempt: str) -> str:
         """The wrapped keyset; kept with the attempt, so no other attempt can overwrite it."""
         return f"{self.prefix}/{attempt}/keys.json"

@@ -163,7 +163,7 @@ def _unfit(inventory: Inventory, found: Listed, *, engine: str, now: datetime) -
     if manifest.engine != engine:
         return f"it was made by the engine {manifest.engine}"
     if not found.verified:
-        return "it was not verified, or found damaged"
+        return "it has expired" if found.expired else "it was not verified, or found damaged"
     if max(manifest.started_at, manifest.dump.consistent_at) > now + CLOCK_TOLERANCE:
         return "it is from the future: some clock is wrong"
     try:

@@ -14,12 +14,14 @@ from neuroca_backup.errors import (
     ConfigurationError,
     DamagedError,
     NotFoundError,
+    PermanentError,
     StoreUnavailableError,
 )
 from neuroca_backup.keyring.keys_document import KeysDocument
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component, is_part_of
 from neuroca_backup.model.manifest import Manifest, SealedManifest
+from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.model.status import Checked, Verification
 from neuroca_backup.stores import Store
 
@@ -33,8 +35,9 @@ CLOCK_TOLERANCE = timedelta(minutes=10)
 class Listed:
     """One backup as the stores show it.
 
-    `manifests`, `verifications` and `checks` are by store; `problems` says, by store, why a store
-    could not tell. A backup whose every manifest is damaged is still listed, with its problems.
+    `manifests`, `verifications`, `checks` and `tombstones` are by store; `problems` says, by store,
+    why a store could not tell. A backup whose every manifest is damaged is still listed, with its
+    problems.
     """
 
     ref: BackupRef
@@ -42,6 +45,7 @@ class Listed:
     verifications: Mapping[str, Verification]
     problems: Mapping[str, str]
     checks: Mapping[str, Checked] = field(default_factory=dict)
+    tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -49,11 +53,22 @@ class Listed:
         return next(iter(self.manifests.values()), None)
 
     @property
+    def expired(self) -> bool:
+        """Whether it is to be deleted: nothing is chosen any more that any store says so of."""
+        return bool(self.tombstones)
+
+    @property
+    def erase_after(self) -> datetime | None:
+        """Until when an expired backup can be taken back; None for any other."""
+        return max((found.erase_after for found in self.tombstones.values()), default=None)
+
+    @property
     def verified(self) -> bool:
-        """Whether at least one store's copy was read back and found sound."""
-        return any(
-            found.sound and store in self.manifests for store, found in self.verifications.items()
-        )
+        """Whether at least one store's copy was read back and found sound, and it has not expired.
+
+        This is what may be chosen: to be restored, continued or referred to.
+        """
+        return not self.expired and any(self.sound_in(store) for store in self.manifests)
 
     @property
     def checked_at(self) -> datetime | None:
@@ -115,10 +130,14 @@ class Inventory:
         manifests: dict[str, Manifest] = {}
         verifications: dict[str, Verification] = {}
         checks: dict[str, Checked] = {}
+        tombstones: dict[str, Tombstone] = {}
         problems: dict[str, str] = dict(self.unreachable)
         for name, store in self._answering():
             try:
                 manifests[name] = manifest = read_manifest(store, ref).manifest
+                tombstone = read_tombstone(store, ref)
+                if tombstone is not None:
+                    tombstones[name] = tombstone
                 found = read_verification(store, ref)
                 check = _check(store, manifest)
             except NotFoundError:
@@ -141,6 +160,7 @@ class Inventory:
             verifications=verifications,
             problems=problems,
             checks=checks,
+            tombstones=tombstones,
         )
 
     def find(
@@ -159,18 +179,16 @@ class Inventory:
 
         Raises:
             NotFoundError: There is none; says what was looked at and which stores did not answer.
+            PermanentError: The backup of this id has expired, and was not taken back.
         """
         if backup_id is not None:
-            found = self.look(BackupRef(backup_id=backup_id, component=component))
-            if found.manifests:
-                return found
-            raise self._none(f"no backup {backup_id}", found.problems.values())
+            return self._named(BackupRef(backup_id=backup_id, component=component))
         seen = 0
         limit = datetime.now(UTC) + CLOCK_TOLERANCE
         ahead: Listed | None = None
         for found in self.newest_first(component, source):
             manifest = found.manifest
-            if manifest is None or manifest.before_restore:
+            if manifest is None or manifest.before_restore or found.expired:
                 continue
             if before is not None and manifest.started_at >= before:
                 continue
@@ -193,6 +211,14 @@ class Inventory:
         raise self._none(
             f"no verified backup of {source}{when} ({seen} unverified)", self.unreachable.values()
         )
+
+    def _named(self, ref: BackupRef) -> Listed:
+        found = self.look(ref)
+        if found.expired:
+            raise expired(found)
+        if found.manifests:
+            return found
+        raise self._none(f"no backup {ref.backup_id}", found.problems.values())
 
     def _none(self, what: str, problems: Iterable[str]) -> NotFoundError:
         told = "; ".join(problems)
@@ -281,6 +307,43 @@ def read_verification(store: Store, ref: BackupRef) -> Verification | None:
             key=ref.verification_key,
         )
     return found
+
+
+def read_tombstone(store: Store, ref: BackupRef) -> Tombstone | None:
+    """Return what says in `store` that `ref` is to be deleted, or None."""
+    try:
+        data = store.get(ref.tombstone_key)
+    except NotFoundError:
+        return None
+    return Tombstone.decode(data, name=f"{store.name}:{ref.tombstone_key}", ref=ref)
+
+
+def read_hold(store: Store, ref: BackupRef) -> Hold | None:
+    """Return what says in `store` that `ref` must not be deleted, or None; it may be over."""
+    try:
+        data = store.get(ref.hold_key)
+    except NotFoundError:
+        return None
+    return Hold.decode(data, name=f"{store.name}:{ref.hold_key}", ref=ref)
+
+
+def expired(found: Listed) -> PermanentError:
+    """Return the error of a backup that is named although it is to be deleted."""
+    backup_id = found.ref.backup_id
+    if any(one.erasing_since is not None for one in found.tombstones.values()):
+        return PermanentError(
+            f"{backup_id} is being deleted: it is no backup any more",
+            remedy="Choose another one; `neuroca-backup list` shows what there is.",
+            backup_id=backup_id,
+        )
+    until = found.erase_after
+    assert until is not None  # noqa: S101 - an expired backup has a tombstone
+    return PermanentError(
+        f"{backup_id} has expired; it can be taken back until "
+        f"{until.isoformat(timespec='seconds')}",
+        remedy=f"Run `neuroca-backup retention undelete {backup_id}`, then repeat this.",
+        backup_id=backup_id,
+    )
 
 
 def read_checked(store: Store, ref: BackupRef) -> Checked | None:

@@ -26,10 +26,16 @@ def needed_by(manifests: Iterable[Manifest]) -> Mapping[str, frozenset[str]]:
     the manifests of every backup that is to stay, from every store: what is missing here needs
     nothing, so a manifest that could not be read must stop whoever wants to delete.
     """
-    needs = {
-        manifest.backup_id: origins(manifest) | ({manifest.parent} if manifest.parent else set())
-        for manifest in manifests
-    }
+    return transitively({manifest.backup_id: needs_of(manifest) for manifest in manifests})
+
+
+def needs_of(manifest: Manifest) -> frozenset[str]:
+    """Return the ids of the earlier backups that this one names: its parent, and all origins."""
+    return origins(manifest) | ({manifest.parent} if manifest.parent else set())
+
+
+def transitively(needs: Mapping[str, frozenset[str]]) -> Mapping[str, frozenset[str]]:
+    """Return, from what each backup names, what `needed_by` does."""
     needed: dict[str, set[str]] = {}
     for backup_id in needs:
         ahead: list[str] = [backup_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -22,6 +23,7 @@ from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Verification
 from neuroca_backup.services import needs
+from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
@@ -80,6 +82,7 @@ def rebuild(catalog: Catalog, stores: Mapping[str, Store]) -> RebuildReport:
     walk.tell_apart()
     if walk.listed_completely:
         walk.forget()
+    walk.mark_expired()
     return walk.report
 
 
@@ -92,18 +95,22 @@ class _Rebuild:
         self._catalog = catalog
         self._stores = stores
         # Read before the stores are: a backup made meanwhile is not in it, so never forgotten.
-        self._known = {
-            BackupRef(entry.backup_id, entry.component): frozenset(entry.levels)
+        known = {
+            BackupRef(entry.backup_id, entry.component): entry
             for entry in catalog.backups(limit=_EVERYTHING)
         }
+        self._known = {ref: frozenset(entry.levels) for ref, entry in known.items()}
+        self._marked = {ref: entry.expired_at for ref, entry in known.items() if entry.expired_at}
         self._held: dict[BackupRef, tuple[str, ...]] = {}
         self._unreadable: set[BackupRef] = set()
+        self._expired: dict[BackupRef, datetime] = {}
         self._referred: set[str] = set()
 
     def record_store(self, name: str) -> None:
         """Record every backup of one store; what is wrong with the store goes to the report."""
         for manifest, verification in self._backups(name):
             self._record(name, manifest, verification)
+            self._note_expiry(name, manifest.ref)
             self._referred.update(f"{name}: {one.prefix}" for one in needs.holders(manifest))
             stores = self._held.get(manifest.ref, ())
             self._held[manifest.ref] = (*stores, name)
@@ -115,6 +122,13 @@ class _Rebuild:
         found = self.report.unfinished
         self.report.referenced = [one for one in found if one in self._referred]
         self.report.unfinished = [one for one in found if one not in self._referred]
+
+    def mark_expired(self) -> None:
+        """Note which backups are to be deleted; those that were taken back are so no longer."""
+        for ref in self._held:
+            at = self._expired.get(ref)
+            if at != self._marked.get(ref):
+                self._catalog.record_expiry(ref.backup_id, at)
 
     def forget(self) -> None:
         """Remove from the catalog what no store holds any more, and copies that are gone."""
@@ -130,11 +144,21 @@ class _Rebuild:
             if ref in self._unreadable:
                 continue
             self._catalog.forget_backup(ref.backup_id)
+            self._marked.pop(ref, None)
             for name, found in again:
                 if found is not None:
                     self._record(name, *found)
             if not held:
                 self.report.forgotten.append(ref.backup_id)
+
+    def _note_expiry(self, name: str, ref: BackupRef) -> None:
+        try:
+            found = read_tombstone(self._stores[name], ref)
+        except BackupError as error:
+            self._problem(name, ref.tombstone_key, error)
+            return
+        if found is not None:
+            self._expired[ref] = max(found.expired_at, self._expired.get(ref, found.expired_at))
 
     def _record(self, name: str, manifest: Manifest, verification: Verification | None) -> None:
         self._catalog.record_backup(manifest, store=name)

@@ -149,6 +149,8 @@ class Sets:
                 lacks = f"has no verified backup of {', '.join(found.unverified)}"
             elif absent := [one for one in sources if not found.has(one)]:
                 lacks = f"lacks {', '.join(absent)}"
+            elif gone := self._gone(found):
+                lacks = f"names backups that were deleted or have expired: {', '.join(gone)}"
             else:
                 return found
             log.warning("The set %s of %s is passed over: it %s", listed.set_id, component, lacks)
@@ -192,6 +194,20 @@ class Sets:
             remedy="`neuroca-backup sets` shows what there is.",
             set_id=set_id,
         )
+
+    def _gone(self, found: BackupSet) -> list[str]:
+        """Return the ids of the backups of a set that cannot be restored any more."""
+        inventory = Inventory(self.stores)
+        listed = [
+            inventory.look(BackupRef(backup_id=one.backup_id, component=found.component))
+            for one in found.members.values()
+        ]
+        # What no store that answers holds may be in one that does not: then it is not called gone.
+        return [
+            one.ref.backup_id
+            for one in listed
+            if one.expired or not (one.manifests or one.problems or inventory.unreachable)
+        ]
 
     def _earlier(
         self, component: Component, standing: Mapping[str, str], whole: Sequence[str]

@@ -5,7 +5,7 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
-from neuroca_backup.settings.cautions import format_duration, warnings
+from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.sections import (
     CatalogSettings,
@@ -27,7 +27,13 @@ from neuroca_backup.settings.sections import (
     WatchSettings,
 )
 from neuroca_backup.settings.sources import SourceSettings
-from neuroca_backup.settings.values import Cron, Duration, kms_region, parse_duration
+from neuroca_backup.settings.values import (
+    Cron,
+    Duration,
+    format_duration,
+    kms_region,
+    parse_duration,
+)
 
 __all__ = [
     "CatalogSettings",

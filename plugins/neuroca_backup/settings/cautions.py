@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from neuroca_backup.model.identity import Component
 from neuroca_backup.settings.cron import last_run, next_run
 from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
+from neuroca_backup.settings.values import format_duration
 
 # Any start will do; a leap year's first day, so that a walk meets the longest months early.
 _START = datetime(2028, 1, 1, tzinfo=UTC)
@@ -24,14 +25,6 @@ def warnings(settings: Settings) -> list[str]:
         *_of_stores(settings),
         *_of_keys(settings.encryption),
     ]
-
-
-def format_duration(duration: timedelta) -> str:
-    """Return `duration` as `backup.yaml` writes it, in the largest unit that fits: 30d, 36h."""
-    minutes = int(duration.total_seconds() // 60)
-    if minutes % (24 * 60) == 0 and minutes > 24 * 60:
-        return f"{minutes // (24 * 60)}d"
-    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
 
 
 def gap_longer_than(cron: str, limit: timedelta) -> timedelta | None:

@@ -28,9 +28,13 @@ from neuroca_backup.settings.values import (
     KeyArn,
     Seconds,
     SourceName,
+    format_duration,
     kms_region,
     refused,
 )
+
+# No run of a backup takes longer: what is older belongs to runs that were killed.
+LONGEST_RUN = timedelta(days=3)
 
 
 class ScheduleSettings(Strict):
@@ -108,18 +112,48 @@ def _same_place(
 
 
 class RetentionSettings(Strict):
-    """How long verified backups of each component are kept; the defaults are the runbook's."""
+    """How long backups of each component are kept, and how they are deleted after that.
+
+    The periods are the runbook's. Of every source the newest `keep_verified` verified backups stay
+    whatever their age. What has expired can be taken back for `grace`; what runs left behind is
+    removed after `leftovers`. More than `most_at_once` percent of a source's verified backups
+    expire only when somebody confirms it.
+    """
 
     database: Duration = timedelta(days=30)
     memory_tiers: Duration = timedelta(days=14)
     configuration: Duration = timedelta(days=90)
     model_weights: Duration = timedelta(days=180)
     logs: Duration = timedelta(days=90)
+    keep_verified: int = Field(default=3, ge=1, le=1000, strict=True)
+    grace: Duration = timedelta(days=7)
+    leftovers: Duration = LONGEST_RUN
+    most_at_once: int = Field(default=50, ge=1, le=100, strict=True)
+    schedule: Cron = "0 6 * * *"
 
     def of(self, component: Component) -> timedelta:
         """Return the retention of `component`."""
         period: timedelta = getattr(self, component.value)
         return period
+
+    @model_validator(mode="after")
+    def _longer_than_any_run(self) -> RetentionSettings:
+        words = {
+            "leftovers": "would be removed while a run still writes them",
+            "grace": "could be deleted while a run still comes to build on them",
+        }
+        found = []
+        for name, harm in words.items():
+            period: timedelta = getattr(self, name)
+            if period < LONGEST_RUN:
+                error = refused(
+                    f"is shorter than the longest run, so that objects {harm}",
+                    f"Write {LONGEST_RUN.days}d or more.",
+                )
+                found.append(((name,), format_duration(period), error))
+        if found:
+            raise disagreement("retention", found)
+        return self
 
 
 class EncryptionSettings(Strict):
@@ -281,6 +315,20 @@ class Settings(Strict):
                 found.append((("encryption", field), arn, error))
         if found:
             raise disagreement("Settings", found)
+        return self
+
+    @model_validator(mode="after")
+    def _grace_for_restores(self) -> Settings:
+        rto = self.objectives.rto
+        longest = max(rto.database, rto.memory_tiers, rto.full_system)
+        if self.retention.grace < longest:
+            error = refused(
+                "is shorter than the longest recovery time objective, so that a backup could be "
+                "deleted while it is restored",
+                "Write a longer time.",
+            )
+            written = format_duration(self.retention.grace)
+            raise disagreement("Settings", [(("retention", "grace"), written, error)])
         return self
 
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:

@@ -44,6 +44,14 @@ def parse_duration(value: Any) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
+def format_duration(duration: timedelta) -> str:
+    """Return `duration` as `backup.yaml` writes it, in the largest unit that fits: 30d, 36h."""
+    minutes = int(duration.total_seconds() // 60)
+    if minutes % (24 * 60) == 0 and minutes > 24 * 60:
+        return f"{minutes // (24 * 60)}d"
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
 def _seconds(value: Any) -> float:
     """Return the seconds of a short duration: `10s`, `5m`, `1h`."""
     if isinstance(value, float):

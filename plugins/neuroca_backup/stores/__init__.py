@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from neuroca_backup.errors import PermanentError
 
@@ -97,6 +97,18 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Raise unless the bucket or directory is there and may be listed."""
+        ...
+
+
+@runtime_checkable
+class Locking(Protocol):
+    """What a store can do that refuses to delete some objects before their time."""
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Return until when (aware) the store itself refuses to delete `key`; None if it does not.
+
+        A lock without an end is one until the last moment that there is.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ SELECT
     backup.started_at,
     backup.finished_at,
     backup.expires_at,
+    backup.expired_at,
     backup.plain_size,
     backup.stored_size,
     backup.members,

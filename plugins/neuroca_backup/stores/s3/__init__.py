@@ -115,6 +115,20 @@ class S3Store:
             storage_class=answer.get("StorageClass", "STANDARD"),
         )
 
+    def locked_until(self, key: str) -> datetime | None:
+        """Return until when Object Lock keeps `key`; a legal hold keeps it for ever.
+
+        S3 tells this only to who may read it (`s3:GetObjectRetention`, `s3:GetObjectLegalHold`);
+        where it does not tell, deleting a locked object fails instead.
+        """
+        target = self._object(key)
+        with target.translated():
+            answer = self._client.head_object(**target.address)
+        if answer.get("ObjectLockLegalHoldStatus") == "ON":
+            return datetime.max.replace(tzinfo=UTC)
+        until: datetime | None = answer.get("ObjectLockRetainUntilDate")
+        return None if until is None else until.astimezone(UTC)
+
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Yield the objects of the folder `prefix`, one page of 1,000 at a time."""
         for page in self._pages("list_objects_v2", prefix):
