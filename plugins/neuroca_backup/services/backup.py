@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 # nothing: a model backed up every week is stored a few times a year, not every second week.
 _CHAIN_AGE = timedelta(days=7)
 _REFERENCE_AGE = timedelta(days=90)
+# What has not changed need not be stored again every week, which is how often it is looked at.
+_UNCHANGED_AGE = timedelta(days=30)
 
 # A run is never this long; what is older belongs to runs that never came to their teardown.
 STALE_SPOOL = timedelta(days=3)
@@ -555,7 +557,9 @@ def _dumped(subject: Subject, sink: Sink, parent: Parent | None) -> Dump:
 
 def default_full_every(engine: Engine) -> timedelta:
     """Return how old what a backup builds on may be, where the source does not say it."""
-    return _REFERENCE_AGE if _reuses(engine) else _CHAIN_AGE
+    if _reuses(engine):
+        return _REFERENCE_AGE
+    return _UNCHANGED_AGE if isinstance(engine, Fingerprinting) else _CHAIN_AGE
 
 
 def _reuses(engine: Engine) -> bool:
