@@ -28,7 +28,8 @@ def vector_export(
         Path, typer.Option(help="New file (mode 600); compressed if it ends in .gz.")
     ],
     collection: Annotated[
-        list[str] | None, typer.Option(help="Only this collection; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this collection; may be repeated. Default: those of the source."),
     ] = None,
 ) -> None:
     """Write a vector store to a file of JSON Lines.
@@ -39,8 +40,10 @@ def vector_export(
     from neuroca_backup.vectors import transfer
 
     engine, endpoint = _source(context, source)
+    options = Session.of(context).runtime(Keys.NONE).source(source).options
+    wanted = tuple(collection or ()) or engine.options(options)["collections"]
     with engine.connect(endpoint) as database:
-        done = transfer.export(database, endpoint, output, tuple(collection or ()) or "all")
+        done = transfer.export(database, endpoint, output, wanted)
     _say(done, f"{{}}: {{}} vectors written to {output}.")
 
 

@@ -62,6 +62,10 @@ class VectorEngine(ABC):
     ) -> AbstractContextManager[VectorDatabase]:
         """Log in for the length of the block; `options` are those of a source, None elsewhere."""
 
+    @abstractmethod
+    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the options of a source, checked and filled."""
+
     def probe(self, endpoint: Endpoint) -> str:
         """Log in and return the server's version."""
         with self.connect(endpoint) as database:

@@ -85,6 +85,8 @@ class PlainFiles:
 
     def compare(self, backup: Restorable, target: RestoreTarget) -> Sequence[Difference]:
         place = _beside(target)
+        if not place.is_dir():
+            place = Path(str(target.endpoint.directory))
         found = {
             path.relative_to(place).as_posix(): _digest(path.read_bytes())
             for path in place.rglob("*")

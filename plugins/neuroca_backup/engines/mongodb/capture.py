@@ -134,12 +134,15 @@ class Capture:
     def _refuse_restored(self, operation: Operation) -> None:
         if operation.command != "renameCollection":
             return
+        database, source = layout.split(str(operation.body["renameCollection"]))
+        listed = self._options.databases
+        if not isinstance(listed, str) and database not in listed:
+            return
         note = (
             f"{operation.body['renameCollection']} was renamed to {operation.body['to']}: only "
             "this program, not mongorestore, can repeat that."
         )
         self._notes.append(note)
-        source = layout.split(str(operation.body["renameCollection"]))[1]
         if layout.STAGING.fullmatch(source):
             kind = ChainBrokenError if self._before else TransientError
             raise kind(
