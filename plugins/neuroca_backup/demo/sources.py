@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,15 @@ def mongodb_documents(manifest: Manifest) -> Counts:
         name: one["documents"]
         for name, one in manifest.dump.facts["collections"].items()
         if one["documents"] is not None and not name.startswith("admin.")
+    }
+
+
+def tier_documents(manifest: Manifest) -> Counts:
+    """Return the documents of every collection of a tier; a view has none of its own."""
+    return {
+        name: one["documents"]
+        for name, one in manifest.dump.facts["collections"].items()
+        if json.loads(one["definition"])["type"] != "view"
     }
 
 
@@ -151,7 +161,7 @@ SOURCES = (
         connection="neuroca_mongodb",
         seeded="mongodb",
         noun="documents",
-        counts=mongodb_documents,
+        counts=tier_documents,
         component=Component.MEMORY_TIERS,
     ),
     DemoSource(
