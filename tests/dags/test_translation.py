@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 
 from neuroca_backup import errors
 from neuroca_backup.hooks.neuroca import translated
@@ -46,6 +48,14 @@ def test_a_transient_error_leaves_the_task_to_its_retries(kind: type[errors.Back
 
     assert not isinstance(failure, AirflowFailException)
     assert str(failure) == "The thing is away. It comes back."
+
+
+def test_a_time_limit_of_airflow_stays_one_and_says_what_may_be_done() -> None:
+    with pytest.raises(AirflowTaskTimeout) as caught, timeout(0.1), translated():
+        time.sleep(60)
+
+    assert "RPO of its component" in str(caught.value)
+    assert "incremental" in str(caught.value)
 
 
 def test_the_traceback_names_our_code_but_never_the_vendor_error_that_may_hold_a_secret() -> None:

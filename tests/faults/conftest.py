@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from neuroca_backup import postgres_tools as tools
 from support.wiring import Places, local_places, scratch_database, wire
 
 if TYPE_CHECKING:
@@ -50,3 +51,17 @@ def bench(
     name = f"fault_{abs(hash(request.node.name)):x}"
     with scratch_database(postgres, name, also_on=[postgres_twin]) as source:
         yield Bench(source=source, twin=postgres_twin, root=tmp_path, places=local_places(tmp_path))
+
+
+@pytest.fixture
+def tools_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose tools go before PostgreSQL's own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("NEUROCA_POSTGRES_BIN", str(folder))
+    tools._folders.cache_clear()
+    tools.version.cache_clear()
+    yield folder
+    monkeypatch.undo()
+    tools._folders.cache_clear()
+    tools.version.cache_clear()

@@ -70,20 +70,6 @@ def assert_nothing_stored(runtime: Runtime, ref: BackupRef) -> None:
         assert keys_in(runtime, store, ref) == []
 
 
-@pytest.fixture
-def tools_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose tools go before PostgreSQL's own."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("NEUROCA_POSTGRES_BIN", str(folder))
-    tools._folders.cache_clear()
-    tools.version.cache_clear()
-    yield folder
-    monkeypatch.undo()
-    tools._folders.cache_clear()
-    tools.version.cache_clear()
-
-
 def wrap(folder: Path, tool: str, ending: str) -> None:
     """Put a script in the way of `tool`: the real one does its work, then `ending` happens."""
     real = next(one / tool for one in tools._folders()[1:] if (one / tool).is_file())

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +17,7 @@ from neuroca_backup.cli.app import app
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.sandbox import seed_files, seed_milvus, seed_mongodb, seed_redis
 from support.engines.mongodb import connected
+from support.every_source import backup_yaml, declared
 from support.milvus import client as milvus_client
 from support.redis_keys import client_of, flush
 from support.wiring import add_rows, connection, count_rows, local_places, scratch_database
@@ -129,55 +129,14 @@ def stand(
         for name, value in environ.items():
             patched.setenv(f"AIRFLOW_CONN_{name.upper()}", value)
         made = Stand(folder, database, mongodb, redis_server, milvus)
-        made.config.write_text(yaml.safe_dump(_settings(folder, places, database)))
+        sources = declared(folder / "files", database=database.database)
+        made.config.write_text(yaml.safe_dump(backup_yaml(folder, places, sources)))
         yield made
     flush(redis_server)
     with connected(mongodb) as client:
         client.drop_database(seed_mongodb.DATABASE)
     with milvus_client(milvus) as client:
         client.drop_collection(seed_milvus.COLLECTION)
-
-
-def _settings(folder: Path, places: Any, database: Endpoint) -> dict[str, Any]:
-    files = folder / "files"
-    episodic = {"databases": [seed_mongodb.DATABASE]}
-    vectors = {"collections": [seed_milvus.COLLECTION]}
-    sources: dict[str, tuple[str, str, str | None, dict[str, Any]]] = {
-        "postgres": ("database", "postgresql", "postgres", {"databases": [database.database]}),
-        "mongodb": ("database", "mongodb", "mongodb", episodic),
-        "redis": ("database", "redis_rdb", "redis", {}),
-        "vector": ("database", "milvus", "milvus", vectors),
-        "working": ("memory_tiers", "working_memory", "redis", {}),
-        "episodic": ("memory_tiers", "episodic_memory", "mongodb", {}),
-        "semantic": ("memory_tiers", "semantic_memory", "milvus", {}),
-        "configuration": (
-            "configuration",
-            "filetree",
-            None,
-            {"parameters": [str(files / "configuration")]},
-        ),
-        "models": ("model_weights", "model_weights", None, {"roots": [str(files / "models")]}),
-        "logs": ("logs", "logs", None, {"application": [str(files / "logs")]}),
-    }
-    return {
-        "backup": {
-            "schedule": {"database": "0 2 * * *"},
-            "storage": places.storage,
-            "retention": {"database": "30d"},
-            "encryption": places.encryption,
-            "pipeline": {"spool": str(folder / "spool")},
-            "compression": {"level": 1, "threads": 1},
-            "sources": {
-                name: {
-                    "component": component,
-                    "engine": engine,
-                    "options": options,
-                    **({} if via is None else {"connection": via}),
-                }
-                for name, (component, engine, via, options) in sources.items()
-            },
-        }
-    }
 
 
 def drop_the_vectors(stand: Stand) -> None:

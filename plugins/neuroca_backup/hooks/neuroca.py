@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
+    AirflowTaskTimeout,
 )
 
 from neuroca_backup.errors import ConfigurationError, PermanentError, TransientError
@@ -123,12 +124,22 @@ class NeurocaHook(BaseHook):
         return Runtime.build(settings, self.connections)
 
 
+# Airflow's own words are "Timeout" and the number of a process.
+_TIMED_OUT = (
+    "Airflow ended this task at its time limit, the `execution_timeout` of its DAG. What it had "
+    "begun counts for nothing and is tried again. A stage of a backup may take as long as the RPO "
+    "of its component, a step of a restore as long as `objectives.rto.full_system`. Where the data "
+    "have outgrown that, raise it in backup.yaml, or let the source have incremental backups, the "
+    "mode `streamed`, or fewer data: a part of them can be a source of its own."
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn our errors into Airflow's: what only a person can mend is not retried, the rest is.
 
-    The traceback stays; the causes are dropped, because a vendor's error may hold a connection
-    string.
+    A time limit of Airflow that ends the block stays one, and says what may be done. The traceback
+    stays; the causes are dropped, because a vendor's error may hold a connection string.
     """
     try:
         yield
@@ -136,6 +147,8 @@ def translated() -> Iterator[None]:
         raise AirflowFailException(str(error)).with_traceback(error.__traceback__) from None
     except TransientError as error:
         raise AirflowException(str(error)).with_traceback(error.__traceback__) from None
+    except AirflowTaskTimeout as error:
+        raise AirflowTaskTimeout(_TIMED_OUT).with_traceback(error.__traceback__) from None
 
 
 def _connection(connection_id: str) -> Connection:

@@ -29,6 +29,7 @@ def seed(endpoint: Endpoint, *, scale: float) -> None:
         uri=f"http://{endpoint.host}:{endpoint.port}",
         user=endpoint.user,
         password=endpoint.password,
+        db_name=endpoint.database or "default",
     )
     try:
         if client.has_collection(COLLECTION):

@@ -92,10 +92,15 @@ class SpoolSink:
 
     @contextmanager
     def member(self, name: str) -> Iterator[BinaryIO]:
-        """Open a member as a file; it counts once the block has ended without an error."""
-        with translated(self._folder.path), self._folder.create(name).open("xb") as file:
+        """Open a member as a file; an error in the block leaves no file behind."""
+        path = self._folder.create(name)
+        with translated(self._folder.path), path.open("xb") as file:
             writer = DigestWriter(file, on_bytes=self._progress.add)
-            yield writer
+            try:
+                yield writer
+            except BaseException:
+                path.unlink()  # an engine may try again in another way
+                raise
         self._add(name, writer.digest)
 
     @contextmanager

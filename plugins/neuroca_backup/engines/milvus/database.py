@@ -418,9 +418,15 @@ class MilvusDatabase:
         return notes
 
     def place(self, at: Name) -> Name:
-        """Return the same name, in the connection's database if it names one."""
+        """Return the same name, in the connection's database if it names one.
+
+        What a connection's own database held goes to the default one where the target's connection
+        names none; `collections` calls that one by its name, too.
+        """
         own = self._session.endpoint.database
-        if not own or not at.database:
+        if not own:
+            return at._replace(database=at.database or DEFAULT)
+        if not at.database:
             return at
         if at.database != own:
             raise ConfigurationError(

@@ -16,6 +16,7 @@ from neuroca_backup import postgres_tools as tools
 from neuroca_backup.engines import Sink
 from neuroca_backup.errors import (
     AccessDeniedError,
+    BackupError,
     EmptySourceError,
     IncompatibleVersionError,
     NotFoundError,
@@ -197,7 +198,10 @@ def _dump_database(
         )
         try:
             layout = _run_pg_dump(endpoint, database, str(snapshot), sink, options.jobs)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BackupError) and counting.done():
+                # A count that failed has ended the snapshot that pg_dump reads: it is the cause.
+                counting.result()
             connection.cancel_safe()
             raise
         return {
