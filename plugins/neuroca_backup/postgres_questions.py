@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -20,9 +20,12 @@ from neuroca_backup import postgres_session, sql
 from neuroca_backup.engines import Answer, Question
 from neuroca_backup.model.endpoint import Endpoint
 
+Connection = psycopg.Connection[TupleRow]
+
 _FOLDER = "checks/questions"
 _TIMEOUT = "60s"
 _TOLD = 5  # problems of one question
+_CHARACTERS = 200  # of each: it goes into logs
 _WORD = re.compile(r"^--\s*(database|requires):\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -38,12 +41,13 @@ def examine(
     endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
 ) -> list[Answer]:
     """Read the beginning of every table of every database, and ask the shipped questions."""
-    found: list[Answer] = []
-    for database, connection in _databases(endpoint, facts, only):
-        found += _tables(connection, database)
+
+    def of(connection: Connection, database: str) -> Iterator[Answer]:
+        yield from _tables(connection, database)
         for one in shipped():
-            found += _ask(connection, database, one)
-    return found
+            yield from _ask(connection, database, one)
+
+    return _in_each(endpoint, _chosen(facts, only), of)
 
 
 def ask(
@@ -54,32 +58,39 @@ def ask(
     only: Sequence[str] = (),
 ) -> list[Answer]:
     """Ask `questions` where they say; one of a database that is not in the copy is not asked."""
-    found: list[Answer] = []
-    there = set()
-    for database, connection in _databases(endpoint, facts, only):
-        there.add(database)
+    databases = _chosen(facts, only)
+
+    def of(connection: Connection, database: str) -> Iterator[Answer]:
         for one in questions:
-            found += _ask(connection, database, one)
+            yield from _ask(connection, database, one)
+
+    found = _in_each(endpoint, databases, of)
     for one in questions:
-        missing = sorted(set(_words(one).get("database", [])) - there)
+        missing = sorted(set(_words(one).get("database", [])) - set(databases))
         if missing:
             found.append(Answer(one.name, unasked=f"{', '.join(missing)} is not in this copy"))
     return found
 
 
-def _databases(
-    endpoint: Endpoint, facts: Mapping[str, Any], only: Sequence[str]
-) -> Iterator[tuple[str, psycopg.Connection[TupleRow]]]:
-    for database in facts["databases"]:
-        if only and database not in only:
-            continue
+def _chosen(facts: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+    return [database for database in facts["databases"] if not only or database in only]
+
+
+def _in_each(
+    endpoint: Endpoint,
+    databases: Sequence[str],
+    of: Callable[[Connection, str], Iterator[Answer]],
+) -> list[Answer]:
+    found: list[Answer] = []
+    for database in databases:
         with postgres_session.connect(endpoint, database=database, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = on")
             connection.execute("SELECT set_config('statement_timeout', %s, false)", [_TIMEOUT])
-            yield database, connection
+            found += of(connection, database)
+    return found
 
 
-def _tables(connection: psycopg.Connection[TupleRow], database: str) -> Iterator[Answer]:
+def _tables(connection: Connection, database: str) -> Iterator[Answer]:
     """Read the first row of every table: a file that is missing or damaged shows there."""
     begun = time.monotonic()
     problems = []
@@ -92,9 +103,7 @@ def _tables(connection: psycopg.Connection[TupleRow], database: str) -> Iterator
     yield Answer(f"{database}: every table can be read", _since(begun), _bounded(problems))
 
 
-def _ask(
-    connection: psycopg.Connection[TupleRow], database: str, one: Question
-) -> Iterator[Answer]:
+def _ask(connection: Connection, database: str, one: Question) -> Iterator[Answer]:
     words = _words(one)
     if "database" in words and database not in words["database"]:
         return
@@ -110,7 +119,7 @@ def _ask(
     except psycopg.Error as error:
         yield Answer(name, _since(begun), (f"it could not be answered: {_primary(error)}",))
         return
-    yield Answer(name, _since(begun), _bounded([str(row[0]) for row in rows]))
+    yield Answer(name, _since(begun), _bounded([str(row[0])[:_CHARACTERS] for row in rows]))
 
 
 def _words(one: Question) -> dict[str, list[str]]:

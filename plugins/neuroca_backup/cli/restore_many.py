@@ -167,7 +167,14 @@ class Way:
             run.propose(order, plan, save=self.save)
             home = servers if self.wait else at_once
             target, label = home.enter_context(target_of(self.runtime, order, plan))
-            done = run.restore(plan, target, label=label, dry_run=self.dry_run, save=self.save)
+            done = run.restore(
+                plan,
+                target,
+                label=label,
+                dry_run=self.dry_run,
+                save=self.save,
+                speed=not order.throwaway,
+            )
             self._kept.append(target)
             self.results.append(
                 Result(

@@ -40,6 +40,11 @@ class Order:
     allow_older: bool = False
 
     @property
+    def throwaway(self) -> bool:
+        """Whether it goes to a server, or a directory, that is removed afterwards."""
+        return not (self.in_place or self.directory or self.connection)
+
+    @property
     def destination(self) -> str:
         """Where it goes, in words."""
         if self.in_place:
@@ -102,11 +107,18 @@ class Run:
         render.say(f"restore {plan.restore_id}")
 
     def restore(
-        self, plan: RestorePlan, target: RestoreTarget, *, label: str, dry_run: bool, save: bool
+        self,
+        plan: RestorePlan,
+        target: RestoreTarget,
+        *,
+        label: str,
+        dry_run: bool,
+        save: bool,
+        speed: bool,
     ) -> RestorePlan:
         """Do the steps and record how they ended; return the plan of what was restored.
 
-        A dry run only checks.
+        A dry run only checks. `speed` is that of `Restores.examine`.
         """
         restores, checklist = self.runtime.restores, self.runtime.checklist
         if dry_run:
@@ -133,7 +145,7 @@ class Run:
             self._noted("load", lambda: restores.load(plan, report, target))
             self._noted("compare", lambda: restores.compare(plan, target))
             self._noted("publish", lambda: restores.publish(plan, report, target))
-            self._noted("examine", lambda: self._examine(plan, target, label=label))
+            self._noted("examine", lambda: self._examine(plan, target, speed=speed))
             restored = True
         finally:
             restores.record(
@@ -160,12 +172,12 @@ class Run:
             *checklist.state(plan, target),
         ]
 
-    def _examine(self, plan: RestorePlan, target: RestoreTarget, *, label: str) -> Sequence[str]:
+    def _examine(self, plan: RestorePlan, target: RestoreTarget, *, speed: bool) -> Sequence[str]:
         return self.runtime.restores.examine(
             plan,
             target,
             questions=self.runtime.questions(plan.source),
-            speed=not label.startswith("sandbox"),
+            speed=speed,
         )
 
     def _save(self, plan: RestorePlan, target: RestoreTarget, *, wanted: bool) -> Sequence[str]:

@@ -1,11 +1,14 @@
 """Asking a server whether what it holds works: at the backup, and of what was restored.
 
 What the answers took at the backup is kept in the manifest, so that a restored copy can be held to
-the source's own times. A question that was not asked proves nothing, and says so.
+the source's own times, and is not blamed for the source's own problems. Of those the manifest has
+a digest alone, for anybody with the bucket can read it. A question that was not asked proves
+nothing, and says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from neuroca_backup.model.manifest import Dump
 
 log = logging.getLogger(__name__)
 
-FACT = "answers"  # of a dump: seconds by question
+FACT = "answers"  # of a dump: by question `seconds`, and the digest of its `problems`
 # A copy whose caches are cold is slower, and a second more is nothing that anybody waits for.
 SLOWER = 10.0
 _SECONDS = 1.0
@@ -92,38 +95,61 @@ def with_answers(
         return _noted(dump, {}, [f"The source was not examined: {error.problem}"])
     if not answers:
         return dump
-    problems = list(_problems(answers))
-    for problem in problems:
+    for problem in _problems(answers):
         log.warning("The source itself has a problem: %s", problem)
-    asked = {one.question: one.seconds for one in answers if not one.unasked}
-    return _noted(dump, asked, [f"The source: {problem}" for problem in problems[:_TOLD]])
-
-
-def judge(answers: Sequence[Answer], before: Mapping[str, float], *, speed: bool) -> Outcome:
-    """Hold the answers of a restored copy to none having a problem.
-
-    `before` is what the source took; with `speed` a copy that takes ten times as long, and a
-    second longer, is a problem too, otherwise a note: throwaway servers are smaller.
-    """
-    problems = list(_problems(answers))
-    notes = [f"Not asked: {one.question}: {one.unasked}" for one in answers if one.unasked]
-    slow = [
-        f"{one.question}: {one.seconds:.1f} s, the source took {before[one.question]:.1f} s"
+    asked = {
+        one.question: {"seconds": one.seconds, "problems": _digest(one)}
         for one in answers
+        if not one.unasked
+    }
+    bad = [one for one in answers if one.problems]
+    notes = [f"The source has a problem: {one.question}; the log of the dump has it" for one in bad]
+    return _noted(dump, asked, notes[:_TOLD])
+
+
+def judge(
+    answers: Sequence[Answer], before: Mapping[str, Mapping[str, Any]], *, speed: bool
+) -> Outcome:
+    """Hold the answers of a restored copy to none having a problem that the source had not.
+
+    `before` is what the source said, as `FACT` of the dump has it. With `speed` a copy that takes
+    ten times as long, and a second longer, is a problem too, otherwise a note: throwaway servers
+    are smaller.
+    """
+    known = [one for one in answers if one.problems and _known(one, before)]
+    problems = list(_problems([one for one in answers if one not in known]))
+    notes = [f"As at the source: {problem}" for problem in _problems(known)]
+    notes += [f"Not asked: {one.question}: {one.unasked}" for one in answers if one.unasked]
+    asked = [one for one in answers if not one.unasked]
+    took = {
+        one.question: (one.seconds, float(before[one.question]["seconds"]))
+        for one in asked
         if one.question in before
-        and one.seconds > max(SLOWER * before[one.question], before[one.question] + _SECONDS)
+    }
+    slow = [
+        f"{question}: {here:.1f} s, the source took {there:.1f} s"
+        for question, (here, there) in took.items()
+        if here > max(SLOWER * there, there + _SECONDS)
     ]
     (problems if speed else notes).extend(slow)
-    asked = [one for one in answers if not one.unasked]
     if asked:
-        known = [one for one in asked if one.question in before]
-        took = sum(one.seconds for one in known)
-        source = sum(before[one.question] for one in known)
         words = f"{len(asked)} questions answered in {sum(one.seconds for one in asked):.2f} s"
-        if known:
-            words += f"; those known from the source took {took:.2f} s, there {source:.2f} s"
+        if took:
+            here, there = (sum(column) for column in zip(*took.values(), strict=True))
+            words += f"; those known from the source took {here:.2f} s, there {there:.2f} s"
         notes.insert(0, words)
     return Outcome(tuple(notes), tuple(problems))
+
+
+def _known(one: Answer, before: Mapping[str, Mapping[str, Any]]) -> bool:
+    return before.get(one.question, {}).get("problems") == _digest(one)
+
+
+def _digest(one: Answer) -> str:
+    """Return what tells the problems of an answer from others, "" where there is none."""
+    if not one.problems:
+        return ""
+    return hashlib.sha256("\n".join(one.problems).encode()).hexdigest()
 
 
 def _problems(answers: Sequence[Answer]) -> Iterator[str]:
@@ -132,7 +158,7 @@ def _problems(answers: Sequence[Answer]) -> Iterator[str]:
             yield f"{one.question}: {problem}"
 
 
-def _noted(dump: Dump, asked: Mapping[str, float], notes: Sequence[str]) -> Dump:
+def _noted(dump: Dump, asked: Mapping[str, Any], notes: Sequence[str]) -> Dump:
     return dump.model_copy(
         update={"facts": {**dump.facts, FACT: dict(asked)}, "notes": (*dump.notes, *notes)}
     )

@@ -269,8 +269,8 @@ class Restores:
                 f"The restored copy of {plan.backup_id} does not work as it should in "
                 f"{len(problems)} ways: {'; '.join(problems[:10])}",
                 remedy="It is in its place, and what it replaced was kept or saved: the notes say "
-                "where. Find out whether the source had the same problem (`neuroca-backup show`); "
-                "if not, restore another backup.",
+                "where. The source did not have these problems when it was backed up: look at the "
+                "target, or restore another backup.",
                 backup_id=plan.backup_id,
                 problems=len(problems),
             )

@@ -114,10 +114,13 @@ class SourceChangedTrigger(BaseEventTrigger):
                     remedy="Set watch.enabled: false, or choose another engine.",
                     value=subject.kind,
                 )
-            return Sight(fingerprint=subject.engine.fingerprint(subject.endpoint, subject.options))
+            sight = Sight(fingerprint=subject.engine.fingerprint(subject.endpoint, subject.options))
         except (BackupError, OSError) as error:
-            log.error("The source %s cannot be watched: %s", self.source, error)  # noqa: TRY400 - one line a look is enough
-            return Sight(problem=str(error))
+            sight = Sight(problem=str(error))
+        if sight.problem and sight.problem != self._told:
+            log.error("The source %s cannot be watched: %s", self.source, sight.problem)
+        self._told = sight.problem
+        return sight
 
     def is_news(self, fingerprint: str) -> bool:
         """Return whether the newest backup holds something else; also where nobody can tell."""
