@@ -65,6 +65,11 @@ def load(path: Path) -> Settings:
         absent=f"Run `neuroca-backup configure --config-path {path}` to write a sample there, "
         f"or set {PATH_VARIABLE} to the path of your file.",
     )
+    return checked(document)
+
+
+def checked(document: YamlDocument) -> Settings:
+    """Return the settings that `document` holds; raises as `load` does."""
     section = _backup_section(document)
     mistakes = list(_unknown_engines(document, section))
     try:
@@ -74,7 +79,7 @@ def load(path: Path) -> Settings:
     else:
         if not mistakes:
             return settings
-    raise refusal(path, mistakes)
+    raise refusal(document.file, mistakes)
 
 
 def _repository() -> Path:

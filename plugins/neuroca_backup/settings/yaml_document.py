@@ -54,7 +54,15 @@ def read(file: Path, *, absent: str, private: bool = False) -> YamlDocument:
         ConfigurationError: It cannot be read, is not UTF-8 or not YAML, or has a key twice or one
             that is not text.
     """
-    text = _text(file, absent=absent, private=private)
+    return parse(file, _text(file, absent=absent, private=private))
+
+
+def parse(file: Path, text: str) -> YamlDocument:
+    """Return what `text`, the content of `file`, says.
+
+    Raises:
+        ConfigurationError: It is not YAML, or has a key twice or one that is not text.
+    """
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()

@@ -52,7 +52,7 @@ def dump(
     remarks: Remarks,
     large: int = LARGE_BYTES,
     known: Known = lambda _: None,
-    each: Callable[[Entry], object] = lambda _: None,
+    each: Callable[[Entry, bytes | None], object] = lambda _, __: None,
     seconds: float = STABLE_SECONDS,
 ) -> Totals:
     """Write everything that `found` (from `walk`) lists; return its counts and fingerprint.
@@ -61,7 +61,7 @@ def dump(
     earlier backup for a file that has not changed since and whose member the caller has handed to
     the sink: the file is then not read, and its `size`, `sha256` and `member` are that entry's.
     Every other file is read for up to `seconds` until it was read in one state. `each` is given
-    every entry as it was written.
+    every entry as it was written, with its content where that is in the tar.
 
     Raises:
         TransientError: A file kept changing.
@@ -73,7 +73,7 @@ def dump(
         for entry, content in _entries(found, store, remarks, known, seconds):
             totals.add(entry)
             write_all(index, entry.encode())
-            each(entry)
+            each(entry, content)
             if not entry.member:
                 tar.addfile(tar_info(entry), None if content is None else io.BytesIO(content))
                 forget(tar)

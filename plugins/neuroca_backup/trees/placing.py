@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from neuroca_backup.errors import (
     AccessDeniedError,
@@ -28,6 +29,20 @@ _STAGING = ".neuroca-restoring-"
 _KEPT = re.compile(r".*\.neuroca-replaced-\d{8}T\d{6}Z(-\d+)?", re.DOTALL)
 
 
+class Located(Protocol):
+    """What has a place in a tree: an entry, or a path that was found."""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        ...
+
+    @property
+    def section(self) -> str:
+        """The word under which it was listed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What of a tree is restored: sections and paths; everything where both are empty."""
@@ -40,7 +55,7 @@ class Selection:
         """Whether nothing is left out."""
         return not (self.sections or self.paths)
 
-    def accepts(self, entry: Entry) -> bool:
+    def accepts(self, entry: Located) -> bool:
         """Return whether `entry` is restored."""
         if self.everything or entry.section in self.sections:
             return True

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import Field, field_validator
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -119,6 +120,14 @@ class EpisodicMemoryEngine:
         from neuroca_backup.engines.episodic_memory import restore
 
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read through every index of the tier's collections; see the protocol."""
+        from neuroca_backup.engines.episodic_memory import examine
+
+        return examine.examine(endpoint, facts, only=only)
 
 
 ENGINE: Engine = EpisodicMemoryEngine()

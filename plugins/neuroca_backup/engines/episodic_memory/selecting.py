@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from neuroca_backup.engines import Restorable
@@ -13,6 +13,11 @@ from neuroca_backup.memory import selection, tiers
 from neuroca_backup.memory.selection import Selection
 
 _COLLECTION = "collection"
+
+
+def parsed(only: Sequence[str], facts: Mapping[str, Any]) -> Selection:
+    """Return what the words `only` mean; raises `ConfigurationError` where they mean nothing."""
+    return selection.parse(only, tier=facts["tier"], places=(_COLLECTION,))
 
 
 def chosen(backup: Restorable) -> tuple[Selection, dict[str, Definition]]:
@@ -32,7 +37,7 @@ def chosen(backup: Restorable) -> tuple[Selection, dict[str, Definition]]:
             "mongodb restores to any moment.",
             value=backup.until.isoformat(),
         )
-    found = selection.parse(backup.only, tier=facts["tier"], places=(_COLLECTION,))
+    found = parsed(backup.only, facts)
     known = members.known(manifest)
     if found.whole:
         return found, known

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from neuroca_backup.engines import (
     DIRECTORY,
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -15,7 +16,7 @@ from neuroca_backup.engines import (
     Sink,
     checked_options,
 )
-from neuroca_backup.engines.filetree import dump, listing, restore
+from neuroca_backup.engines.filetree import dump, examine, listing, restore
 from neuroca_backup.errors import ChainBrokenError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.manifest import Dump, Manifest
@@ -81,6 +82,12 @@ class FiletreeEngine:
     def publish(self, backup: Restorable, target: RestoreTarget) -> Sequence[str]:
         """Rename the copy into its place, keeping what was there beside it."""
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read every file as what its name says, and hold it to its schema; see the protocol."""
+        return examine.examine(endpoint, facts, restore.selected(only, facts))
 
 
 ENGINE: Engine = FiletreeEngine()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from neuroca_backup.engines import Sink
 from neuroca_backup.engines.filetree import listing
+from neuroca_backup.engines.filetree.examine import Inspection
+from neuroca_backup.engines.filetree.listing import ROOT
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.endpoint import FILES, Endpoint
 from neuroca_backup.model.manifest import Dump
 from neuroca_backup.trees import dumping
 from neuroca_backup.trees.totals import Remarks
 from neuroca_backup.trees.walking import Found, matching, walk
-
-ROOT = Path("/")
 
 
 def system_version(endpoint: Endpoint) -> str:
@@ -35,8 +34,13 @@ def dump(endpoint: Endpoint, sink: Sink, options: listing.Options) -> Dump:
     version = system_version(endpoint)
     moment = datetime.now(UTC)
     remarks = Remarks("/")
+    inspection = Inspection(options.schemas)
     totals = dumping.dump(
-        _found(options, remarks), sink, remarks=remarks, seconds=options.stable_seconds
+        _found(options, remarks),
+        sink,
+        remarks=remarks,
+        each=inspection.entry,
+        seconds=options.stable_seconds,
     )
     return Dump(
         server_version=version,
@@ -50,8 +54,13 @@ def dump(endpoint: Endpoint, sink: Sink, options: listing.Options) -> Dump:
                 if items
             },
             "exclude": list(options.exclude),
+            "schemas": dict(options.schemas),
+            **inspection.facts(),
         },
-        notes=remarks.sentences(),
+        notes=(
+            *remarks.sentences(),
+            *(f"Not sound in the source: {problem}" for problem in inspection.problems()),
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from neuroca_backup.trees.entries import is_path, shown, within
 from neuroca_backup.trees.reading import STABLE_SECONDS
 from neuroca_backup.trees.walking import matching, outermost
 
+ROOT = Path("/")
 # The runbook's four kinds of configuration.
 SECTIONS = ("environment", "parameters", "integrations", "security")
 
@@ -49,7 +50,8 @@ class Options(BaseModel):
     `environment`, `parameters`, `integrations` and `security` list files and directories; an item
     is a path or glob, or `{path: ..., optional: true}`. `exclude` has patterns of names, or of
     paths where there is a `/` in them. `stable_seconds` is how long a file that changes while it is
-    read is read again.
+    read is read again. `schemas` gives the absolute path of a JSON Schema by a pattern like those
+    of `exclude`: what the pattern matches is held to it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -59,6 +61,7 @@ class Options(BaseModel):
     integrations: tuple[Listed, ...] = ()
     security: tuple[Listed, ...] = ()
     exclude: tuple[str, ...] = ()
+    schemas: dict[str, str] = Field(default_factory=dict)
     stable_seconds: float = Field(default=STABLE_SECONDS, gt=0, le=3600)
 
     @model_validator(mode="after")
@@ -66,6 +69,17 @@ class Options(BaseModel):
         if not any(self.listed().values()):
             raise ValueError(f"list at least one path under one of {', '.join(SECTIONS)}")
         return self
+
+    @field_validator("schemas")
+    @classmethod
+    def _are_absolute(cls, named: dict[str, str]) -> dict[str, str]:
+        for pattern, path in named.items():
+            if not pattern or not path.startswith("/") or not is_path(path[1:]):
+                raise ValueError(
+                    "write a pattern and the absolute path of its schema, such as "
+                    "{'*.yaml': /etc/neuroca/schemas/memory.json}"
+                )
+        return named
 
     def listed(self) -> dict[str, tuple[Listed, ...]]:
         """Return what is listed, by section."""
@@ -110,12 +124,7 @@ def removed(facts: Mapping[str, Any], restored: list[str]) -> list[str]:
 
     `restored` are the paths that the restore puts in place; what is above or below them is theirs.
     """
-    found = {
-        path
-        for items in facts["listed"].values()
-        for item in items
-        for path in _matches(item["path"])
-    }
+    found = there(facts)
     left_alone = matching(facts["exclude"])
     return [
         path
@@ -123,6 +132,16 @@ def removed(facts: Mapping[str, Any], restored: list[str]) -> list[str]:
         if not left_alone(path)
         and not any(within(path, one) or within(one, path) for one in restored)
     ]
+
+
+def there(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what matches the lists of a backup now, each path with its section."""
+    return {
+        path: section
+        for section, items in facts["listed"].items()
+        for item in items
+        for path in _matches(item["path"])
+    }
 
 
 def _matches(path: str) -> Iterator[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.filetree import listing
-from neuroca_backup.engines.filetree.dump import ROOT, system_version
+from neuroca_backup.engines.filetree.dump import system_version
+from neuroca_backup.engines.filetree.listing import ROOT
 from neuroca_backup.errors import ConfigurationError, SpoolError, TargetRefusedError
 from neuroca_backup.trees import archive, placing, restoring
 from neuroca_backup.trees.comparing import Change, changes
@@ -26,7 +27,7 @@ _MOST_DIFFERENCES = 1000  # a whole tree that differs must not fill the memory
 def preflight(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Refuse what cannot work before anything is touched; see the protocol."""
     system_version(target.endpoint)
-    selection = _selection(backup)
+    selection = selected(backup.only, backup.last.dump.facts)
     _refuse_listed(backup, target)
     if not backup.folders:
         return []
@@ -55,7 +56,7 @@ def preview(
     With `contents` a change of a small file has the backup's content, good until the next one is
     asked for; every member has to have been fetched.
     """
-    selection = _selection(backup)
+    selection = selected(backup.only, backup.last.dump.facts)
     units = _units(backup, target, selection)
     opened = partial(_open, backup)
     pairs: Iterator[tuple[Entry, BinaryIO | None]] = (
@@ -69,7 +70,7 @@ def preview(
 
 def load(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Make the tree beside its place; see the protocol."""
-    selection = _selection(backup)
+    selection = selected(backup.only, backup.last.dump.facts)
     _require_chosen(backup, selection)
     units = _units(backup, target, selection)
     placing.refuse(units, replace=target.replace)
@@ -78,7 +79,7 @@ def load(backup: Restorable, target: RestoreTarget) -> list[str]:
 
 def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
     """Return how the copy, or what it has become in its place, differs from the index."""
-    selection, opened = _selection(backup), partial(_open, backup)
+    selection, opened = selected(backup.only, backup.last.dump.facts), partial(_open, backup)
     archive.check_index(opened, backup.last.dump.facts)
     units = _units(backup, target, selection)
     pairs = ((entry, None) for entry in archive.read_index(opened))
@@ -92,7 +93,7 @@ def compare(backup: Restorable, target: RestoreTarget) -> list[Difference]:
 
 def publish(backup: Restorable, target: RestoreTarget) -> list[str]:
     """Rename the copy into its place; see the protocol."""
-    selection = _selection(backup)
+    selection = selected(backup.only, backup.last.dump.facts)
     units = _units(backup, target, selection)
     notes = placing.publish(units, replace=target.replace)
     for path in _removed(backup, target, selection, units):
@@ -114,15 +115,15 @@ def _units(backup: Restorable, target: RestoreTarget, selection: Selection) -> t
     return placing.into_places(index, selection, mark, base=ROOT)
 
 
-def _selection(backup: Restorable) -> Selection:
+def selected(only: Sequence[str], facts: Mapping[str, Any]) -> Selection:
     """Return what `only` names: sections, and paths as they are in the source.
 
     Raises:
         ConfigurationError: A word is neither, or the backup has nothing of that section.
     """
     sections, paths = [], []
-    held = backup.last.dump.facts["sections"]
-    for word in backup.only:
+    held = facts["sections"]
+    for word in only:
         path = word.strip("/")
         if word in held:
             sections.append(word)

@@ -46,7 +46,7 @@ def dump(sink: Sink, options: Options, parent: Parent | None) -> Dump:
         remarks=remarks,
         large=LARGE_BYTES,
         known=known,
-        each=structures.add,
+        each=lambda entry, _: structures.add(entry),
     )
     structures.finish()
     facts = totals.facts()

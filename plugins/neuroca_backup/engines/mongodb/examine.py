@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bson import json_util
@@ -17,16 +18,14 @@ from neuroca_backup import mongodb_session as session
 from neuroca_backup.engines import Answer, Question
 from neuroca_backup.engines.mongodb import catalog, layout
 from neuroca_backup.engines.mongodb.catalog import VIEW
+from neuroca_backup.mongodb_questions import MILLISECONDS, every_index, words_of
 
 if TYPE_CHECKING:
     from neuroca_backup.model.endpoint import Endpoint
     from neuroca_backup.mongodb_session import Client
 
-_MILLISECONDS = 60_000
 _TOLD = 5  # problems of one question
 _WORDS = {"database", "collection", "pipeline"}
-# These answer only to conditions of their own kind.
-_SPECIAL = {"text", "2d", "2dsphere", "2dsphere_bucket", "hashed", "columnstore"}
 
 
 def examine(
@@ -57,26 +56,8 @@ def _within(namespace: str, only: Sequence[str]) -> bool:
 def _indexes(client: Client, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Answer]:
     for namespace, facts in chosen.items():
         database, name = layout.split(namespace)
-        begun = time.monotonic()
-        problems = []
-        question = f"{namespace}: every index answers"
-        collection = client[database][name]
-        if name not in client[database].list_collection_names(filter={"name": name}):
-            # Whether it should be there was compared; at the moment restored to it may not.
-            yield Answer(question, unasked="there is no such collection in this copy")
-            continue
-        try:
-            collection.find_one(max_time_ms=_MILLISECONDS)
-            indexes = [] if facts["type"] == VIEW else catalog.all_indexes(client[database], name)
-            for index in indexes:
-                if index.get("hidden") or _SPECIAL & set(map(str, index["key"].values())):
-                    continue
-                with collection.find({}, {"_id": 1}, limit=1, max_time_ms=_MILLISECONDS) as found:
-                    # A sparse or partial index does not have every document, but it must answer.
-                    list(found.hint(index["name"]))
-        except driver.PyMongoError as error:
-            problems.append(f"it does not answer: {_words_of(error)}")
-        yield Answer(question, _since(begun), tuple(problems))
+        listed = partial(catalog.all_indexes, client[database], name)
+        yield every_index(client, namespace, (lambda: ()) if facts["type"] == VIEW else listed)
 
 
 def _ask(client: Client, one: Question, only: Sequence[str]) -> Answer:
@@ -93,19 +74,15 @@ def _ask(client: Client, one: Question, only: Sequence[str]) -> Answer:
         return Answer(one.name, unasked=f"{namespace} is not in this copy")
     try:
         with client[asked["database"]][asked["collection"]].aggregate(
-            asked["pipeline"], maxTimeMS=_MILLISECONDS
+            asked["pipeline"], maxTimeMS=MILLISECONDS
         ) as cursor:
             rows = [row for row, _ in zip(cursor, range(_TOLD + 1), strict=False)]
     except driver.PyMongoError as error:
-        return Answer(one.name, _since(begun), (f"it could not be answered: {_words_of(error)}",))
+        return Answer(one.name, _since(begun), (f"it could not be answered: {words_of(error)}",))
     # By its `_id` alone: what else it holds does not belong into a log.
     problems = [f"the document {row.get('_id', 'without _id')}" for row in rows[:_TOLD]]
     more = ["and more of the kind"] if len(rows) > _TOLD else []
     return Answer(one.name, _since(begun), (*problems, *more))
-
-
-def _words_of(error: driver.PyMongoError) -> str:
-    return str(error).split(", full error")[0][:200]
 
 
 def _since(begun: float) -> float:

@@ -10,6 +10,7 @@ from neuroca_backup import redis_session as session
 from neuroca_backup.engines import Answer
 from neuroca_backup.engines.redis_rdb.parts import parts
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.redis_questions import ready
 
 _KEYS = 100  # read of every database
 
@@ -23,24 +24,7 @@ def examine(
     """
     chosen = {one.number for one in parts(only, facts).chosen}
     databases = {n: known for n, known in facts["databases"].items() if int(n) in chosen}
-    return [_ready(endpoint), *_read(endpoint, databases, whole=not only)]
-
-
-def _ready(endpoint: Endpoint) -> Answer:
-    begun = time.monotonic()
-    with session.connect(endpoint) as client:
-        info = client.info()
-    found: Mapping[str, Any] = info
-    problems = []
-    if found.get("loading"):
-        problems.append("it is still loading")
-    if found.get("role") != "master":
-        problems.append(f"it is a {found.get('role')}, which takes no writes")
-    if str(found.get("rdb_last_bgsave_status", "ok")) != "ok":
-        problems.append("its last snapshot to disk failed")
-    if found.get("aof_enabled") and str(found.get("aof_last_write_status", "ok")) != "ok":
-        problems.append("its last write to the append-only file failed")
-    return Answer("the server takes reads and writes", _since(begun), tuple(problems))
+    return [ready(endpoint), *_read(endpoint, databases, whole=not only)]
 
 
 def _read(

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import Field, field_validator
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -128,6 +129,14 @@ class SemanticMemoryEngine:
         from neuroca_backup.engines.semantic_memory import restore
 
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Search the tier's collections; see the protocol."""
+        from neuroca_backup.engines.semantic_memory import examine
+
+        return examine.examine(endpoint, facts, only=only)
 
 
 ENGINE: Engine = SemanticMemoryEngine()

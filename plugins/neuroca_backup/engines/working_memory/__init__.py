@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import Field, model_validator
 
 from neuroca_backup.engines import (
+    Answer,
     Difference,
     Engine,
     Parent,
@@ -135,6 +136,14 @@ class WorkingMemoryEngine:
         from neuroca_backup.engines.working_memory import restore
 
         return restore.publish(backup, target)
+
+    def examine(
+        self, endpoint: Endpoint, facts: Mapping[str, Any], *, only: Sequence[str] = ()
+    ) -> Sequence[Answer]:
+        """Read keys of the tier in every database; see the protocol."""
+        from neuroca_backup.engines.working_memory import examine
+
+        return examine.examine(endpoint, facts, only=only)
 
 
 ENGINE: Engine = WorkingMemoryEngine()

@@ -9,7 +9,7 @@ replaced when single items are restored, the chosen ids are added to them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,12 @@ from neuroca_backup.memory.seen import Seen
 from neuroca_backup.memory.selection import Selection
 from neuroca_backup.redis_patterns import matches
 
-_KEYS, _DATABASE, _TYPE = "keys", "database", "type"
+_KEYS, DATABASE, _TYPE = "keys", "database", "type"
+
+
+def parsed(only: Sequence[str], facts: Mapping[str, Any]) -> Selection:
+    """Return what the words `only` mean; raises `ConfigurationError` where they mean nothing."""
+    return selection.parse(only, tier=facts["tier"], places=(_KEYS, DATABASE, _TYPE), expiring=True)
 
 
 def chosen(backup: Restorable) -> Selection:
@@ -40,10 +45,8 @@ def chosen(backup: Restorable) -> Selection:
             remedy="Choose a backup by its id or by a time before which it was taken.",
             value=backup.until.isoformat(),
         )
-    found = selection.parse(
-        backup.only, tier=facts["tier"], places=(_KEYS, _DATABASE, _TYPE), expiring=True
-    )
-    for word, known in ((_DATABASE, list(facts["databases"])), (_TYPE, list(KINDS))):
+    found = parsed(backup.only, facts)
+    for word, known in ((DATABASE, list(facts["databases"])), (_TYPE, list(KINDS))):
         for value in found.place(word):
             if value not in known:
                 raise ConfigurationError(
@@ -87,7 +90,7 @@ class Choosing:
 
     def databases(self) -> Iterator[tuple[int, Iterator[tuple[Piece, bool]]]]:
         """Yield each database's number and the chosen pieces of it, see `_chosen`."""
-        wanted = self.selection.place(_DATABASE)
+        wanted = self.selection.place(DATABASE)
         for number, found in members.in_folder(self._backup.folders[-1], self._backup.last):
             if not wanted or str(number) in wanted:
                 yield number, self._chosen(number, found)
