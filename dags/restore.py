@@ -11,6 +11,7 @@ from neuroca_backup.notifications.failure import FailureNotice
 from neuroca_backup.operators.groups import queue_of
 from neuroca_backup.operators.restore import (
     STALE_SANDBOX,
+    AgreeOperator,
     CleanUpOperator,
     CompareOperator,
     ExamineOperator,
@@ -54,7 +55,8 @@ touches nothing. With **Dry run** it ends before that: the log of `approve` has 
 * **fetch** checks every byte; a damaged copy falls back to another store. **stop** stops the
   services that use the data, in place alone. **save** backs up what would be overwritten. **load**
   works beside what is there where it can, **compare** counts and checks, and only then **publish**
-  puts the copy in its place. **examine** asks it there whether it works.
+  puts the copy in its place. **examine** asks it there whether it works, and **agree** whether
+  what was restored together fits together, by `agreement` of backup.yaml.
 * **record** notes the restore whatever became of it; it is red if the restore failed.
   **start_services** starts again what ran before, whatever happened.
 * `in_place` replaces the data of running sources. It needs `confirm`: the source's name, or the
@@ -246,6 +248,8 @@ with DAG(
         on_failure_fail_dagrun=True
     )
 
+    agree = AgreeOperator(task_id="agree", trigger_rule="all_done")
+
     @task_group(group_id=SOURCE_GROUP, tooltip="The steps of one source's restore")
     def restore_source(order: Any) -> None:
         """Add the tasks of one source; `order` is what `plan` decided for it."""
@@ -261,7 +265,7 @@ with DAG(
             ExamineOperator(task_id="examine", order=order),
             # Beside one another: Airflow would not let a record decide how the run ended that has
             # a teardown behind it, and each is done whatever becomes of the others.
-            [record, clean_up.as_teardown(on_failure_fail_dagrun=True), start_services],
+            [record, clean_up.as_teardown(on_failure_fail_dagrun=True), start_services, agree],
         )
 
     orders = PlanOperator(task_id="plan").output

@@ -18,6 +18,7 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
+from neuroca_backup.services.agreement import Agreement
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
@@ -120,6 +121,11 @@ class Runtime:
             spool=self.spool,
             workers=self.settings.pipeline.workers,
         )
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """Holding what was restored together to each other."""
+        return Agreement(self.settings.agreement, spool=self.spool, engine=engines.named)
 
     @cached_property
     def checklist(self) -> Checklist:

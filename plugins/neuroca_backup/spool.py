@@ -222,6 +222,15 @@ class Spool:
             for path in self.root.glob(f"{_CLEARED}{backup_id}-*"):
                 _delete(path)
 
+    def shared(self, name: str) -> Path:
+        """Return the private folder `name`, made where it is not there; `clear` deletes it."""
+        with translated(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_private()
+            home = self.root / name
+            home.mkdir(mode=0o700, exist_ok=True)
+        return home
+
     def backups(self) -> list[str]:
         """Return the ids of all backups and restores that the spool holds anything of."""
         if not self.root.is_dir():

@@ -148,13 +148,15 @@ def test_restore_is_one_line_from_the_checks_over_the_approval_to_the_record(
     assert edges(dag) - fed == line(*checks, "approve", "services", *steps) | {
         ("source.examine", "source.clean_up"),
         ("source.examine", "start_services"),
+        ("source.examine", "agree"),
     }
     for teardown in ("source.clean_up", "start_services"):
         assert dag.get_task(teardown).is_teardown
         assert dag.get_task(teardown).on_failure_fail_dagrun
-    assert dag.get_task("source.record").trigger_rule == "all_done"
+    for decides in ("source.record", "agree"):
+        assert dag.get_task(decides).trigger_rule == "all_done"
+        assert not dag.get_task(decides).downstream_task_ids, "else it would decide nothing"
     assert dag.get_task("approve").trigger_rule == "all_done_min_one_success"
-    assert not dag.get_task("source.record").downstream_task_ids, "else it would decide nothing"
 
 
 def test_an_approval_waits_as_long_as_backup_yaml_says_and_is_never_given_by_itself(

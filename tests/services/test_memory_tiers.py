@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from neuroca_backup.cli.app import app
+from neuroca_backup.cli.reporting import ExitCode
 from neuroca_backup.sandbox import seed_mongodb, seed_redis
 from support.doubles.qdrant_api import QdrantDouble
 from support.engines import qdrant
@@ -136,6 +137,32 @@ def test_all_tiers_go_through_the_pipeline_and_one_session_comes_back_in_place(
     del stores.points(qdrant.COLLECTION)[7]
     run("restore", "semantic", "--only", "id=7", "--in-place", "--confirm", "semantic")
     assert len(stores.points(qdrant.COLLECTION)) == 200
+
+
+def test_tiers_that_are_restored_together_are_held_to_each_other(run: Run, tmp_path: Path) -> None:
+    sessions = {"source": "working", "place": "memory:stm:metadata:*", "field": "session_id"}
+    fits = {
+        "name": "sessions of episodes",
+        "every": {"source": "episodic", "place": "episodes", "field": "session"},
+        "among": sessions,
+    }
+    config = tmp_path / "backup.yaml"
+    document = yaml.safe_load(config.read_text())
+    document["backup"]["agreement"] = [fits]
+    config.write_text(yaml.safe_dump(document))
+    told = run("backup", "all")
+    told = run("restore", "all", "--in-place", "--confirm", "all")
+    assert "sessions of episodes: of 10 values 0 are missing" in told
+
+    document["backup"]["agreement"] = [
+        {**fits, "name": "ids", "every": {**fits["every"], "field": "_id"}},
+        {**fits, "name": "vectors", "every": {**sessions, "source": "semantic", "place": "gone"}},
+    ]
+    config.write_text(yaml.safe_dump(document))
+    told = run("restore", "all", "--in-place", "--confirm", "all", code=ExitCode.DAMAGED)
+    assert "ids: 200 of 200 values" in told
+    assert "vectors: it could not be asked: agreement: place 'gone' is nothing that" in told
+    assert not list((tmp_path / "spool").iterdir()), "no sample is left"
 
 
 def test_an_export_is_private_and_an_import_brings_all_of_it_elsewhere(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from neuroca_backup.cli import render
@@ -14,7 +15,12 @@ from neuroca_backup.cli.interrupted import StandDown
 from neuroca_backup.cli.reporting import line, report
 from neuroca_backup.cli.restore_run import Order, Run, target_of
 from neuroca_backup.errors import BackupError, NotFoundError
-from neuroca_backup.model.identity import RESTORE_ORDER, Component, is_part_of
+from neuroca_backup.model.identity import (
+    RESTORE_ORDER,
+    Component,
+    attempt_token,
+    is_part_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +60,11 @@ class Way:
     results: list[Result] = field(default_factory=list)
     _kept: list[RestoreTarget] = field(default_factory=list)
 
+    @cached_property
+    def together(self) -> str:
+        """What the sources of this run are known by while they are held to each other."""
+        return f"agreement-{attempt_token()}"
+
     def restore_one(self, order: Order, servers: ExitStack) -> None:
         """Restore one source; its error ends the command."""
         with StandDown(self.runtime) as stand_down:
@@ -63,8 +74,10 @@ class Way:
         """Restore every source of a set, whatever becomes of the others."""
         before = len(self.errors)
         self._set(found, order, servers)
+        failed = len(self.errors) - before
+        self._agree()
         wanted = len(found.sources)
-        done = wanted - (len(self.errors) - before)
+        done = wanted - failed
         render.say(f"\n{done} of {wanted} sources of {found.set_id} are done.")
 
     def restore_all(self, order: Order, servers: ExitStack) -> None:
@@ -87,6 +100,7 @@ class Way:
                 self._one_by_one(component, order, servers)
             else:
                 self._set(found, order, servers)
+        self._agree()
         render.restored(self.results)
 
     def keep(self) -> None:
@@ -175,6 +189,9 @@ class Way:
                 save=self.save,
                 speed=not order.throwaway,
             )
+            if not self.dry_run:
+                fetched = self.runtime.restores.fetched(done)
+                self.runtime.agreement.note(self.together, done, fetched)
             self._kept.append(target)
             self.results.append(
                 Result(
@@ -186,6 +203,20 @@ class Way:
                     seconds=sum(run.seconds.values()),
                 )
             )
+
+    def _agree(self) -> None:
+        """Hold the restored sources to each other."""
+        if self.dry_run:
+            return
+        agreement = self.runtime.agreement
+        try:
+            for note in agreement.require(self.together):
+                render.note(note)
+        except BackupError as error:
+            report(error)
+            self.errors.append(error)
+        finally:
+            agreement.clear(self.together)
 
     def _failed(self, error: BackupError, component: Component, source: str) -> None:
         report(error)

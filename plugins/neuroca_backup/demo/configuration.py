@@ -30,6 +30,28 @@ _SERVERS = {
 }
 _CATALOG = "neuroca_catalog"
 _AIRFLOW = "neuroca_airflow"
+# What the demo's own data promises: the other tiers name episodes.
+_EPISODES = {"source": "episodic", "place": "episodes", "field": "episode_id"}
+_AGREEMENT = (
+    {
+        "name": "working memory names episodes",
+        "every": {
+            "source": "working",
+            "place": "memory:stm:metadata:*",
+            "field": "episode_id",
+        },
+        "among": _EPISODES,
+    },
+    {
+        "name": "semantic memory names episodes",
+        "every": {
+            "source": "semantic",
+            "place": "neuroca_semantic",
+            "field": "metadata.episode_id",
+        },
+        "among": _EPISODES,
+    },
+)
 # Facts for us that are no words of a connection.
 _NOT_EXTRA = ("bucket", "kms_key_arn")
 
@@ -58,6 +80,7 @@ def backup_yaml(place: Place, servers: Mapping[str, Endpoint]) -> str:
     backup["schedule"] = {c: cron for c, cron in backup["schedule"].items() if c in sourced}
     backup["pipeline"] = {"mode": "staged", "spool": str(place.spool)}
     backup["catalog"] = {"connection": _CATALOG}
+    backup["agreement"] = [dict(one) for one in _AGREEMENT]
     return yaml.safe_dump(document, sort_keys=False)
 
 

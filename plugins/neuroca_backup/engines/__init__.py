@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -244,6 +244,24 @@ class Asking(Protocol):
         only: Sequence[str] = (),
     ) -> Sequence[Answer]:
         """Ask `questions`, as `Examining.examine` asks the engine's own."""
+        ...
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """An engine that can say which values a field has in a backup, to hold sources to each other.
+
+    It reads what was fetched, which is what was loaded and compared, and no server.
+    """
+
+    def values(self, backup: Restorable, *, place: str, field: str) -> Iterator[str]:
+        """Yield every value of `field` (a path with dots) of all that is at `place`, as text.
+
+        `place` is a collection, or a pattern of keys. A value may come several times.
+
+        Raises:
+            ConfigurationError: The backup has no such place.
+        """
         ...
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from typing_extensions import override
 
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_checks import start_sandbox
 from neuroca_backup.operators.restore_step import (
     APPROVE,
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 # Who keeps a sandbox to look at has looked by then; it holds production data in clear.
 STALE_SANDBOX = timedelta(days=3)
+
+
+def _together(context: Context) -> str:
+    """Return what the sources of this run are known by while they are held to each other."""
+    return f"agreement-{run_set_id(context)}"
 
 
 class FetchOperator(RestoreOperator):
@@ -124,6 +131,7 @@ class ExamineOperator(RestoreOperator):
             questions=bench.runtime.questions(plan.source),
             speed=bench.request.target != "sandbox",
         )
+        bench.runtime.agreement.note(_together(context), plan, bench.runtime.restores.fetched(plan))
         return {"notes": list(notes)}
 
 
@@ -171,6 +179,28 @@ class RecordOperator(RestoreOperator):
     def _reports(self, context: Context) -> dict[str, dict[str, Any]]:
         pulled = {step: self.report(context, step) for step in (*CHECKS, *STEPS)}
         return {step: report for step, report in pulled.items() if report}
+
+
+class AgreeOperator(BaseOperator):
+    """Hold what was restored together to each other: do the tiers agree?"""
+
+    ui_color = "#2d6a31"
+    ui_fgcolor = "#ffffff"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"doc_md": type(self).__doc__, **kwargs})
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return what was found; fail where they do not agree."""
+        if context["params"].get("dry_run"):
+            raise AirflowSkipException("Dry run: nothing was restored.")
+        with translated():
+            agreement, run = NeurocaHook().runtime.agreement, _together(context)
+            notes = agreement.require(run)
+            agreement.clear(run)
+        for note in notes:
+            self.log.info("%s", note)
+        return {"notes": list(notes)}
 
 
 class CleanUpOperator(RestoreOperator):

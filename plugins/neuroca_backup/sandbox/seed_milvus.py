@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from neuroca_backup.sandbox.seed_mongodb import episode_id
+
 if TYPE_CHECKING:
     from neuroca_backup.model.endpoint import Endpoint
 
@@ -69,7 +71,7 @@ def _rows(first: int, end: int) -> list[dict[str, Any]]:
             "id": n,
             "memory_id": f"semantic-{n:08d}",
             "content": f"Concept {n} relates to concept {n * 7 % 1000}.",
-            "metadata": {"topic": n % 17, "verified": n % 2 == 0},
+            "metadata": {"topic": n % 17, "verified": n % 2 == 0, "episode_id": episode_id(n)},
             "embedding": vectors[n - first].tolist(),
         }
         for n in range(first, end)

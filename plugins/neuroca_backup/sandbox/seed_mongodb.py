@@ -67,13 +67,18 @@ def _batches(number: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _BATCH, number)
 
 
+def episode_id(n: int) -> str:
+    """Return the id of the n-th episode, by which the other tiers refer to it."""
+    return hashlib.sha256(f"episode {n}".encode()).hexdigest()[:32]
+
+
 def _episode(n: int) -> dict[str, Any]:
     from bson import Binary, Decimal128, Int64  # noqa: PLC0415 - as above
 
     digest = hashlib.sha256(f"episode {n}".encode()).digest()
     return {
         "_id": _object_id("episode", n),
-        "episode_id": digest.hex()[:32],
+        "episode_id": episode_id(n),
         "user": n % 50,
         "summary": " ".join(_WORDS[byte % len(_WORDS)] for byte in digest),
         "importance": n % 100 / 100,

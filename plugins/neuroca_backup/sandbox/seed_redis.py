@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from neuroca_backup.sandbox.seed_mongodb import episode_id
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -59,7 +61,8 @@ def _commands(items: int, prefix: str) -> Iterator[tuple[str | int | float, ...]
         digest = hashlib.sha256(f"{prefix}{n}".encode()).hexdigest()
         item = f"{prefix}memory:{tier}:{_id(n)}"
         yield ("HSET", item, "id", _id(n), "content", digest * 3, "importance", n % 100 / 100)
-        metadata = json.dumps({"status": _status(n), "tags": [_tag(n)], "source": digest})
+        about = {"status": _status(n), "tags": [_tag(n)], "source": digest}
+        metadata = json.dumps({**about, "episode_id": episode_id(n)})
         yield ("SET", f"{prefix}memory:{tier}:metadata:{_id(n)}", metadata)
         if tier != "ltm":
             yield ("EXPIREAT", item, _EXPIRY + n)

@@ -256,7 +256,7 @@ class Restores:
         Raises:
             ComparisonError: It has a problem, or differs; it is in its place nevertheless.
         """
-        backup = self._fetched(plan, self._spool.latest(plan.restore_id, "fetch"))
+        backup = self.fetched(plan)
         engine, facts = self._engine(plan.engine), backup.last.dump.facts
         problems: list[str] = []
         if not engine.keeps:
@@ -275,6 +275,10 @@ class Restores:
                 problems=len(problems),
             )
         return outcome.notes
+
+    def fetched(self, plan: RestorePlan) -> Restorable:
+        """Return what `fetch` has authenticated; raises `SpoolError` where it is gone."""
+        return self._fetched(plan, self._spool.latest(plan.restore_id, "fetch"))
 
     def record(
         self,

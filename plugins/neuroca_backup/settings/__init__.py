@@ -5,6 +5,7 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
+from neuroca_backup.settings.agreement import AgreementSettings, ReferenceSettings
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.sections import (
@@ -36,6 +37,7 @@ from neuroca_backup.settings.values import (
 )
 
 __all__ = [
+    "AgreementSettings",
     "CatalogSettings",
     "CompressionSettings",
     "Cron",
@@ -45,6 +47,7 @@ __all__ = [
     "NotificationSettings",
     "ObjectiveSettings",
     "PipelineSettings",
+    "ReferenceSettings",
     "RestoreSettings",
     "RetentionSettings",
     "RpoSettings",

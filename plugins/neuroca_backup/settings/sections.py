@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
+from neuroca_backup.settings.agreement import AgreementSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -292,6 +293,7 @@ class Settings(Strict):
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
+    agreement: tuple[AgreementSettings, ...] = ()
 
     @field_validator("sources")
     @classmethod
@@ -313,6 +315,24 @@ class Settings(Strict):
                     f"Write the ARN of a key in {store.region}.",
                 )
                 found.append((("encryption", field), arn, error))
+        if found:
+            raise disagreement("Settings", found)
+        return self
+
+    @model_validator(mode="after")
+    def _agreements_of_sources(self) -> Settings:
+        found: list[tuple[tuple[str, ...], str, PydanticCustomError]] = []
+        names: set[str] = set()
+        for index, one in enumerate(self.agreement):
+            for word in ("every", "among"):
+                source: str = getattr(one, word).source
+                if source not in self.sources:
+                    error = refused("is not a source", f"Write one of {', '.join(self.sources)}.")
+                    found.append((("agreement", str(index), word, "source"), source, error))
+            if one.name in names:
+                error = refused("is the name of another one, too", "Give each its own.")
+                found.append((("agreement", str(index), "name"), one.name, error))
+            names.add(one.name)
         if found:
             raise disagreement("Settings", found)
         return self

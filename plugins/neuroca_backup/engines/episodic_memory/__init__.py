@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
 from pydantic import Field, field_validator
@@ -128,6 +128,12 @@ class EpisodicMemoryEngine:
         from neuroca_backup.engines.episodic_memory import examine
 
         return examine.examine(endpoint, facts, only=only)
+
+    def values(self, backup: Restorable, *, place: str, field: str) -> Iterator[str]:
+        """Yield the values of a field of documents; see the protocol."""
+        from neuroca_backup.engines.episodic_memory import values
+
+        return values.values(backup, place=place, field=field)
 
 
 ENGINE: Engine = EpisodicMemoryEngine()

@@ -5,7 +5,7 @@ The store's own engine dumps and restores whole collections; single items are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
 from pydantic import Field, field_validator
@@ -137,6 +137,12 @@ class SemanticMemoryEngine:
         from neuroca_backup.engines.semantic_memory import examine
 
         return examine.examine(endpoint, facts, only=only)
+
+    def values(self, backup: Restorable, *, place: str, field: str) -> Iterator[str]:
+        """Yield the values of a field of rows; see the protocol."""
+        from neuroca_backup.engines.semantic_memory import values
+
+        return values.values(backup, place=place, field=field)
 
 
 ENGINE: Engine = SemanticMemoryEngine()

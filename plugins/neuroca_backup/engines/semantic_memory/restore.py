@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from neuroca_backup.engines import Difference, Restorable, RestoreTarget
 from neuroca_backup.engines.semantic_memory import store
+from neuroca_backup.engines.semantic_memory.rows import batches, items_of
 from neuroca_backup.errors import (
     ComparisonError,
     ConfigurationError,
@@ -25,12 +25,9 @@ from neuroca_backup.errors import (
 from neuroca_backup.memory import selection, tiers
 from neuroca_backup.memory.journal import LOADED, LOADING, PUBLISHED, Journal, mark
 from neuroca_backup.memory.selection import Selection, nothing_matches
-from neuroca_backup.vectors import columns, naming, parts
+from neuroca_backup.vectors import columns, naming
 from neuroca_backup.vectors.database import VectorDatabase
 from neuroca_backup.vectors.model import Collection, Name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _COLLECTION = "collection"
 _ROWS = 256  # of one request
@@ -269,17 +266,10 @@ def _rows(
     backup: Restorable, found: Selection, one: _Chosen
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield the chosen rows of a collection in small batches, each with its partition."""
-    files: Path = backup.folders[-1]
-    names = [member.name for member in backup.last.members]
-    schema = columns.schema_of(one.collection)
-    for partition in one.partitions:
-        folder = parts.partition_folder(one.collection.at, one.collection, partition)
-        members = parts.part_names(names, folder)
-        for member, path in zip(members, parts.paths(files, members), strict=True):
-            for batch in parts.read_file(path, member, schema):
-                taken = batch.filter(pa.array(_takes(backup, found, one.collection, batch)))
-                for first in range(0, taken.num_rows, _ROWS):
-                    yield partition, taken.slice(first, _ROWS)
+    for partition, batch in batches(backup, one.collection, one.partitions):
+        taken = batch.filter(pa.array(_takes(backup, found, one.collection, batch)))
+        for first in range(0, taken.num_rows, _ROWS):
+            yield partition, taken.slice(first, _ROWS)
 
 
 def _takes(
@@ -287,23 +277,11 @@ def _takes(
 ) -> list[bool]:
     facts = backup.last.dump.facts
     fields = tiers.Fields.model_validate(facts["fields"])
-    scalars = tuple(field for field in collection.fields if not field.is_vector)
-    plain = collection.model_copy(update={"fields": scalars})
     taken = []
-    for row in columns.to_rows(plain, batch):
-        item = {**_dynamic(row), **row}
-        names = [row[collection.key], *(item.get(name) for name in facts["id_fields"])]
+    for item in items_of(collection, batch):
+        names = [item[collection.key], *(item.get(name) for name in facts["id_fields"])]
         taken.append(any(found.takes(item, name=str(name), fields=fields) for name in names))
     return taken
-
-
-def _dynamic(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that no schema declares: stores keep them together in one of JSON."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if name.startswith("$") and isinstance(value, dict):
-            found |= value
-    return found
 
 
 def _wrong(

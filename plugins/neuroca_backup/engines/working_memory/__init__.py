@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
 from pydantic import Field, model_validator
@@ -144,6 +144,12 @@ class WorkingMemoryEngine:
         from neuroca_backup.engines.working_memory import examine
 
         return examine.examine(endpoint, facts, only=only)
+
+    def values(self, backup: Restorable, *, place: str, field: str) -> Iterator[str]:
+        """Yield the values of a field of keys; see the protocol."""
+        from neuroca_backup.engines.working_memory import values
+
+        return values.values(backup, place=place, field=field)
 
 
 ENGINE: Engine = WorkingMemoryEngine()

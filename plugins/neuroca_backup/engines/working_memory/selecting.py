@@ -131,7 +131,7 @@ class Choosing:
     def _gather(self, number: int, piece: Piece) -> None:
         if self._is_index(piece):
             return
-        item, name = _document(piece), _id(piece.key)
+        item, name = document(piece), _id(piece.key)
         for at, condition in enumerate(self.selection.conditions):
             if condition.holds(item, name=name.decode(errors="replace"), fields=self._fields):
                 self._seen.add(b"%d" % at, b"%d" % number, name)
@@ -146,7 +146,7 @@ def _member(element: Any) -> bytes:
     return found
 
 
-def _document(piece: Piece) -> Mapping[str, Any]:
+def document(piece: Piece) -> Mapping[str, Any]:
     """Return what a key says in words: the fields of a hash, or the object in a JSON text."""
     if piece.kind == HASH:
         return {
