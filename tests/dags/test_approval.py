@@ -39,6 +39,20 @@ TRIGGERER, OTHER = "dag_test", "bob"
 STARTING = 120.0
 FORM = {"source": "postgres", "target": "in_place", "confirm": "postgres"}
 
+# What Airflow's scheduler does every 15 s, of which no other part is wanted here.
+OVERDUE = """
+from datetime import timedelta
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import select
+with create_session() as session:
+    (waiting,) = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input"))
+    waiting.trigger_timeout -= timedelta(days=2)
+SchedulerJobRunner(Job()).check_awaiting_input_timeouts()
+"""
+
 
 @dataclass
 class Stand:
@@ -84,6 +98,19 @@ class Stand:
         path = "/dags/restore/dagRuns/~/hitlDetails?response_received=false&state=awaiting_input"
         found: list[dict[str, Any]] = self.user(OTHER)._get(path)["hitl_details"]
         return found
+
+    def let_the_time_pass(self) -> None:
+        """Put the deadline of the question into the past, and let the scheduler look for such."""
+        done = subprocess.run(
+            [sys.executable, "-c", OVERDUE],
+            env=environment_of(self.airflow),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=STARTING,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
 
     def answer(self, question: Mapping[str, Any], word: str, *, by: str) -> None:
         instance = question["task_instance"]
@@ -156,6 +183,18 @@ def add_rows_after_a_backup(environment: Mapping[str, str], source: Endpoint) ->
     add_rows(source, 100)
 
 
+def environment_of(airflow: Airflow) -> dict[str, str]:
+    """Return the environment in which this Airflow's other processes run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return {
+        **kept,
+        **airflow_environment(airflow.home),
+        **airflow.environment,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{TRIGGERER}:admin,{OTHER}:admin",
+        "PYTHONPATH": str(REPOSITORY / "plugins"),
+    }
+
+
 @contextmanager
 def api_server(airflow: Airflow) -> Iterator[str]:
     """Run Airflow's API server over the same metadata; give its address."""
@@ -163,20 +202,13 @@ def api_server(airflow: Airflow) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = airflow.home / "api-server.log"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "airflow", "api-server"),
                 *shlex.split(f"--host 127.0.0.1 --port {port} --workers 1"),
             ],
-            env={
-                **kept,
-                **airflow_environment(airflow.home),
-                **airflow.environment,
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{TRIGGERER}:admin,{OTHER}:admin",
-                "PYTHONPATH": str(REPOSITORY / "plugins"),
-            },
+            env=environment_of(airflow),
             cwd=airflow.home,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -244,6 +276,21 @@ def test_what_has_changed_since_it_was_shown_is_not_restored_though_it_is_approv
     assert f"approved by {OTHER} as plan" in ended.output
     assert "backup.yaml has changed" in ended.output
     assert count_rows(stand.source, DATABASE) == 300
+
+
+def test_nobodys_answer_within_the_time_is_no(stand: Stand) -> None:
+    stand.calls()
+    with stand.run() as running:
+        stand.asked(running)
+        stand.let_the_time_pass()
+        ended = running.result()
+
+    assert ended.state == "failed", str(ended.tasks)
+    assert ended.tasks["approve"] == "failed"
+    assert "Nothing was restored: nobody answered within 1 day, 0:00:00" in ended.output
+    assert "postgres was not restored: nobody answered" in ended.output
+    assert count_rows(stand.source, DATABASE) == 300
+    assert stand.calls() == [], "no service was touched"
 
 
 def test_what_another_person_approves_is_restored_while_the_service_is_stopped(
