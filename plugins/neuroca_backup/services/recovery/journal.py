@@ -211,7 +211,14 @@ class Journal:
         dated = {store: at for store, at in answers.items() if at is not None}
         if not dated:
             raise self._absent(silent, what=f"{name} of ")
-        return self._stores[max(dated, key=dated.__getitem__)].get(key)
+        errors: list[BackupError] = []
+        for store in sorted(dated, key=dated.__getitem__, reverse=True):
+            try:
+                return self._stores[store].get(key)
+            except BackupError as error:
+                log.warning("%s does not give %s: %s", store, key, error)
+                errors.append(error)
+        raise _unreadable(errors)
 
     def spread(self) -> int:
         """Copy to every store that answers what it lacks of this recovery; return how many objects.
