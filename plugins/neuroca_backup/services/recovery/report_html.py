@@ -42,7 +42,7 @@ ul { margin: 6px 0; padding-left: 22px; }
 @media print { body { background: #fff; font-size: 12px; } main { max-width: none; padding: 0; }
   tr, .card, .verdict { break-inside: avoid; } }
 """
-_KEPT_TOGETHER = 16  # letters
+_KEPT_TOGETHER = len("2026-11-23 02:00:00 UTC")
 _WARNING = {
     "breached",
     "met late",
