@@ -24,6 +24,7 @@ from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Verification
 from neuroca_backup.services import needs
 from neuroca_backup.services.inventory import read_tombstone
+from neuroca_backup.services.objectives.telling import FOLDER as MONITOR
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
@@ -193,8 +194,8 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
-            if component == SETS:
-                continue  # what says which backups belong together; no backup itself
+            if component in {SETS, MONITOR}:
+                continue  # which backups belong together, and what was told: no backups themselves
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
@@ -272,7 +273,9 @@ class _Rebuild:
         listed = sum(name in stores for stores in self._known.values())
         if listed:
             problem = f"holds no backup, but the catalog lists {listed} there"
-        elif any(not one.key.startswith(f"{SETS}/") for one in self._stores[name].list()):
+        elif any(
+            not one.key.startswith((f"{SETS}/", f"{MONITOR}/")) for one in self._stores[name].list()
+        ):
             problem = "holds objects but no backup"
         else:
             return

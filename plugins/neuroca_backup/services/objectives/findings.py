@@ -1,0 +1,99 @@
+"""What the monitor has to say of one thing: how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class Level(IntEnum):
+    """How bad it is. What is not known is a breach: nothing unknown is OK."""
+
+    OK = 0
+    WARNING = 1
+    BREACH = 2
+
+    @property
+    def word(self) -> str:
+        """What people read."""
+        return self.name.lower()
+
+
+class Kind(StrEnum):
+    """What is looked at."""
+
+    RPO = "rpo"
+    COPIES = "copies"
+    CONTENT = "content"
+    STORE = "store"
+    CATALOG = "catalog"
+    SCHEDULE = "schedule"
+    FORECAST = "forecast"
+    RESTORE_TEST = "restore_test"
+    CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at, whatever came of it.
+
+    `subject` is the source, the store or the task it is about, "" for the component as a whole;
+    `component` is "" where it is about none. `age` and `limit` are in seconds, None where there
+    is none.
+    """
+
+    kind: Kind
+    level: Level
+    component: str
+    subject: str
+    problem: str
+    remedy: str = ""
+    age: float | None = None
+    limit: float | None = None
+    backup_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells this finding from others, and finds it again the next time."""
+        return f"{self.kind}/{self.component}/{self.subject}"
+
+    @property
+    def sentence(self) -> str:
+        """The problem and the remedy, with what they are about."""
+        place = "/".join(part for part in (self.component, self.subject) if part)
+        text = f"{place}: {self.problem}" if place else self.problem
+        return f"{text}. {self.remedy}" if self.remedy else f"{text}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as plain data; `from_json` reads it."""
+        return {**asdict(self), "kind": self.kind.value, "level": self.level.word}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Finding:
+        """Return the finding that `to_json` wrote."""
+        return cls(**{**data, "kind": Kind(data["kind"]), "level": Level[data["level"].upper()]})
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    """Return the worst level; of nothing at all it is a breach, for nothing was looked at."""
+    return max((one.level for one in findings), default=Level.BREACH)
+
+
+def hours(period: float) -> str:
+    """Return seconds as hours and minutes: `25 h`, `24 h 1 min`, `40 min`; below a minute `0 min`.
+
+    Whole minutes are counted, never rounded up: at `24 h` a limit of 24 hours is not exceeded.
+    """
+    minutes = int(abs(period) // 60)
+    words = [f"{minutes // 60} h"] if minutes >= 60 else []
+    if minutes % 60 or not words:
+        words.append(f"{minutes % 60} min")
+    return " ".join(words)
+
+
+def seconds_of(period: timedelta | None) -> float | None:
+    """Return a period in seconds."""
+    return None if period is None else period.total_seconds()
