@@ -19,8 +19,8 @@ class DagState:
     """What Airflow says of the DAG of one component.
 
     `due` (aware) is when its last scheduled run was due, None where it has no schedule; `runs` is
-    how many runs there are for that moment, `failed` how many of them failed. `problem` is why
-    Airflow could not tell, "" where it did.
+    how many runs there are for that moment, `failed` how many of them failed. `planned` (aware) is
+    which run the scheduler plans next. `problem` is why Airflow could not tell, "" where it did.
     """
 
     component: Component
@@ -32,7 +32,18 @@ class DagState:
     due: datetime | None = None
     runs: int = 0
     failed: int = 0
+    planned: datetime | None = None
     problem: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no run for the last moment that it was due.
+
+        A scheduler that plans a later run already was told of this schedule after that moment.
+        """
+        if self.due is None or self.runs:
+            return False
+        return self.planned is None or self.planned <= self.due
 
 
 def due_at(cron: str | None, *, now: datetime) -> datetime | None:
@@ -97,7 +108,7 @@ def _wrong(now: datetime, state: DagState) -> Iterator[tuple[Level, str, str]]:
             "it has no schedule, so it is backed up by hand only",
             f"Write a cron expression under backup.schedule.{state.component}.",
         )
-    if state.due is not None and not state.runs:
+    if state.due is not None and state.missing:
         yield (
             Level.BREACH,
             f"no run was started at {state.due:%Y-%m-%d %H:%M} UTC, when the last one was due, "
