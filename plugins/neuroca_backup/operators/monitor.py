@@ -168,11 +168,12 @@ class RecordOperator(BaseOperator):
                 runtime.objectives.keep(decision.state)
                 if decision.tell:
                     runtime.objectives.note(decision.tell, actor=_actor(context))
-        breaches = [one for one in found if one.level is Level.BREACH]
+        worth = [one for one in found if telling.worth_telling(one)]
+        breaches = [one for one in worth if one.level is Level.BREACH]
         return {
             "told": 0 if request.dry_run else len(decision.tell),
             "breaches": len(breaches),
-            "warnings": len(found) - len(breaches),
+            "warnings": len(worth) - len(breaches),
             "message": telling.message(sorted(breaches, key=lambda one: one.key)),
         }
 

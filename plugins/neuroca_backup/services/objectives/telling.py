@@ -65,11 +65,13 @@ def everything(_kind: Kind, _component: str) -> bool:
 def worth_telling(finding: Finding) -> bool:
     """Return whether anybody is told: of breaches, and of warnings that stay until mended.
 
-    The age of a backup passes its warning before every next backup: that is no news.
+    The age of a backup passes its warning before every next backup: that is no news. What holds
+    of a component as a whole is what is told of its sources.
     """
-    return finding.level is Level.BREACH or (
-        finding.level is Level.WARNING and finding.kind is not Kind.RPO
-    )
+    if finding.kind is Kind.RPO:
+        whole = bool(finding.component) and not finding.subject
+        return finding.level is Level.BREACH and not whole
+    return finding.level is not Level.OK
 
 
 def decide(
