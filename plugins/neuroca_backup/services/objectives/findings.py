@@ -97,3 +97,11 @@ def hours(period: float) -> str:
 def seconds_of(period: timedelta | None) -> float | None:
     """Return a period in seconds."""
     return None if period is None else period.total_seconds()
+
+
+def ends_waiting(finding: Finding, *, at_breach: str) -> bool:
+    """Return whether whoever waits for an objective need not wait on.
+
+    They need not when it is kept; when it is broken only if `at_breach` is `fail`, not `wait`.
+    """
+    return finding.level is not Level.BREACH or at_breach == "fail"
