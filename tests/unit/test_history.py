@@ -187,7 +187,7 @@ def test_of_what_has_no_backup_nothing_is_said_nor_of_what_comes_after_it() -> N
 
     assert set(seen.alone) == {CONFIGURATION, TIERS}
     assert set(seen.reached) == {CONFIGURATION}
-    assert (seen.full_system, seen.unknown) == (None, ("postgres",))
+    assert (seen.full_system, seen.unknown) == (None, ((DATABASE, "postgres"),))
 
 
 @pytest.mark.parametrize(

@@ -279,5 +279,8 @@ def test_the_counts_of_every_engine_are_found_in_its_facts(
 
 
 def test_time_is_never_rounded_over_a_limit() -> None:
-    words = [hours(s) for s in (0, 59, 60, 3600, 86_399, 86_400, 86_460)]
-    assert words == ["0 min", "0 min", "1 min", "1 h", "23 h 59 min", "24 h", "24 h 1 min"]
+    words = [hours(s) for s in (0, 59, 60, 3600, 86_399, 86_400, 86_460, 7 * 86_400, 266_399)]
+    assert words == [
+        *("0 min", "0 min", "1 min", "1 h", "23 h 59 min", "24 h", "24 h 1 min"),
+        *("7 d", "3 d 1 h"),
+    ]

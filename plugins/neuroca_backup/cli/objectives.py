@@ -169,7 +169,7 @@ def _json(found: Report, level: str) -> dict[str, Any]:
             "alone": {c.value: _range_json(one) for c, one in seen.alone.items()},
             "reached": {c.value: _range_json(one) for c, one in seen.reached.items()},
             "full_system": _range_json(seen.full_system),
-            "unknown": list(seen.unknown),
+            "unknown": [source for _, source in seen.unknown],
         },
         "history": {source: one.to_json() for (_, source), one in found.histories.items()},
     }

@@ -79,7 +79,7 @@ class Outlook:
     alone: Mapping[Component, Range]
     reached: Mapping[Component, Range]
     full_system: Range | None
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[tuple[Component, str], ...] = ()
 
 
 def forecast(catalog: Catalog, source: str, size: int) -> Forecast:
@@ -136,11 +136,11 @@ def outlook(
     each; the parts of one source count one after another. None is a size that is not known.
     """
     parts: dict[Component, dict[str, list[Range]]] = {}
-    unknown: list[str] = []
+    unknown: list[tuple[Component, str]] = []
     lost: set[Component] = set()
     for component, source, size in sizes:
         if size is None:
-            unknown.append(source)
+            unknown.append((component, source))
             lost.add(component)
             continue
         by_source = parts.setdefault(component, {})

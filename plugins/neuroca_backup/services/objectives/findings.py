@@ -8,6 +8,8 @@ from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import Any
 
+_DAYS_FROM = 3
+
 
 class Level(IntEnum):
     """How bad it is. What is not known is a breach: nothing unknown is OK."""
@@ -83,15 +85,21 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 
 def hours(period: float) -> str:
-    """Return seconds as hours and minutes: `25 h`, `24 h 1 min`, `40 min`; below a minute `0 min`.
+    """Return seconds in the words of objectives: `40 min`, `24 h 1 min`, and from 3 days on `7 d`.
 
-    Whole minutes are counted, never rounded up: at `24 h` a limit of 24 hours is not exceeded.
+    What is left below the last unit is dropped, never rounded up: `24 h` is not `25 h` yet.
     """
     minutes = int(abs(period) // 60)
-    words = [f"{minutes // 60} h"] if minutes >= 60 else []
-    if minutes % 60 or not words:
-        words.append(f"{minutes % 60} min")
-    return " ".join(words)
+    if minutes >= _DAYS_FROM * 24 * 60:
+        units = ((24 * 60, "d"), (60, "h"))
+    else:
+        units = ((60, "h"), (1, "min"))
+    words = []
+    for length, unit in units:
+        count, minutes = divmod(minutes, length)
+        if count:
+            words.append(f"{count} {unit}")
+    return " ".join(words) or "0 min"
 
 
 def seconds_of(period: timedelta | None) -> float | None:

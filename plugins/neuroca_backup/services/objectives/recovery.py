@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from neuroca_backup.model.identity import Component
+from neuroca_backup.model.identity import RESTORE_ORDER, Component
 from neuroca_backup.model.quantity import duration
 from neuroca_backup.services.forecast import Outlook, Range
 from neuroca_backup.services.history import History
@@ -33,7 +33,11 @@ def judge_forecast(
     """
     found = [
         _forecast(
-            component.value, outlook.reached.get(component), limit, outlook.unknown, warn_at=warn_at
+            component.value,
+            outlook.reached.get(component),
+            limit,
+            _unknown(outlook, until=component),
+            warn_at=warn_at,
         )
         for component, limit in (
             (Component.DATABASE, rto.database),
@@ -41,8 +45,10 @@ def judge_forecast(
         )
         if component in components
     ]
-    full = outlook.full_system
-    found.append(_forecast(FULL_SYSTEM, full, rto.full_system, outlook.unknown, warn_at=warn_at))
+    unknown = _unknown(outlook, until=RESTORE_ORDER[-1])
+    found.append(
+        _forecast(FULL_SYSTEM, outlook.full_system, rto.full_system, unknown, warn_at=warn_at)
+    )
     return tuple(found)
 
 
@@ -56,19 +62,16 @@ def judge_tests(
     )
 
 
-def untold(components: Sequence[Component], why: str) -> tuple[Finding, ...]:
-    """Return a breach for each component, as no record tells whether it was tested."""
-    return tuple(
-        Finding(
-            kind=Kind.RESTORE_TEST,
-            level=Level.BREACH,
-            component=component.value,
-            subject="",
-            problem=f"whether a restore was tested is not known: {why}",
-            remedy="The catalog keeps the record of restore tests: set catalog.connection, or mend "
-            "its database.",
-        )
-        for component in components
+def untold(why: str) -> Finding:
+    """Return a breach, as no record tells which restores were tested."""
+    return Finding(
+        kind=Kind.RESTORE_TEST,
+        level=Level.BREACH,
+        component="",
+        subject="catalog",
+        problem=f"which restores were tested is not known: {why}",
+        remedy="The catalog keeps the record of restore tests: set catalog.connection, or mend "
+        "its database.",
     )
 
 
@@ -104,6 +107,12 @@ def _forecast(
         age=None if taken is None else taken.high,
         limit=allowed,
     )
+
+
+def _unknown(outlook: Outlook, *, until: Component) -> list[str]:
+    """Return the sources of unknown size that are restored before, or with, a component."""
+    before = RESTORE_ORDER[: RESTORE_ORDER.index(until) + 1]
+    return [source for component, source in outlook.unknown if component in before]
 
 
 def _tested(

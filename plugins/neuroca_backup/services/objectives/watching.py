@@ -108,7 +108,7 @@ class Objectives:
     def restore_tests(self, component: Component | None = None) -> tuple[Finding, ...]:
         """Return whether the restore of every source was tested lately enough."""
         records, problem = self._restores()
-        return self._tests(self._histories(records, component), problem, component)
+        return self._tests(self._histories(records, component), problem)
 
     def report(self, component: Component | None = None) -> Report:
         """Return all of this; the forecasts are of all components always."""
@@ -123,7 +123,7 @@ class Objectives:
         findings = (
             *self._judged(chosen),
             *self._forecasts(seen),
-            *self._tests(histories, problem, component),
+            *self._tests(histories, problem),
         )
         return Report(self._clock(), chosen, findings, seen, histories)
 
@@ -197,13 +197,10 @@ class Objectives:
         }
 
     def _tests(
-        self,
-        histories: Mapping[tuple[Component, str], History],
-        problem: str,
-        component: Component | None,
+        self, histories: Mapping[tuple[Component, str], History], problem: str
     ) -> tuple[Finding, ...]:
         if problem:
-            return recovery.untold(self.components(component), problem)
+            return (recovery.untold(problem),)
         return recovery.judge_tests(
             self._clock(), histories, most=self._settings.monitor.restore_tests
         )
