@@ -32,8 +32,9 @@ DOC = """
 * **verdict** is red while anything is missed. Its log says what, how old, against which limit, and
   what to do.
 
-A task that looks is green once it has looked, whatever it saw. **A red one has seen nothing**: its
-log says why. What is not known counts as missed.
+**A task is red.** Where it is `verdict` alone, an objective is missed: do what its log says, then
+look again with a new run. The four that look are green once they have looked, whatever they saw:
+a red one has seen nothing, and its log says why. What is not known counts as missed.
 """
 
 settings = load(default_path())

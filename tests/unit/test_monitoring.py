@@ -433,7 +433,7 @@ def restored(history: History, age: timedelta, **changes: Any) -> None:
         (93 * DAY, {}, Level.BREACH),
         (DAY, {"outcome": "failed in load"}, Level.BREACH),
         (DAY, {"target": "postgres in place"}, Level.BREACH),
-        (DAY, {"target": "neuroca_lab", "actor": "airflow:restore_test/manual"}, Level.OK),
+        (DAY, {"target": "restore test (connection)"}, Level.OK),
         (-DAY, {}, Level.BREACH),
     ],
 )

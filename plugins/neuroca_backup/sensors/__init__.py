@@ -1,1 +1,1 @@
-"""Sensors: tasks that wait."""
+"""Airflow's sensors: tasks that wait for something."""
