@@ -165,7 +165,8 @@ class RecordOperator(BaseOperator):
                 )
             if not request.dry_run:
                 # Afterwards: whoever is killed in between tells twice, and not never.
-                runtime.objectives.keep(decision.state)
+                if not runtime.objectives.keep(decision.state):
+                    self.log.error("No store keeps what was told: the next run tells it again")
                 if decision.tell:
                     runtime.objectives.note(decision.tell, actor=_actor(context))
         worth = [one for one in found if telling.worth_telling(one)]

@@ -166,19 +166,19 @@ def read(stores: Mapping[str, Store]) -> MonitorState | None:
     return max(found, key=lambda one: one.seen_at, default=None)
 
 
-def keep(stores: Mapping[str, Store], state: MonitorState) -> None:
-    """Write the state into every store.
+def keep(stores: Mapping[str, Store], state: MonitorState) -> bool:
+    """Write the state into every store; return whether any of them took it.
 
-    Raises:
-        BackupError: No store took it, so that all of it will be told again.
+    Where none did, all of it is told again at the next look. That is no error: a retry of whoever
+    has told it would only tell it again at once.
     """
     data = document.encode(state.model_dump(mode="json"))
-    errors: list[BackupError] = []
+    kept = False
     for name, store in stores.items():
         try:
             store.put(KEY, data)
         except BackupError as error:
             log.warning("%s does not keep what was told: %s", name, error.problem)
-            errors.append(error)
-    if len(errors) == len(stores):
-        raise errors[0]
+        else:
+            kept = True
+    return kept

@@ -142,9 +142,9 @@ class Objectives:
             covers=covers,
         )
 
-    def keep(self, state: MonitorState) -> None:
-        """Keep what was told. Raises what `telling.keep` raises."""
-        telling.keep(self._stores, state)
+    def keep(self, state: MonitorState) -> bool:
+        """Keep what was told; return whether any store took it."""
+        return telling.keep(self._stores, state)
 
     def note(self, tell: Sequence[Finding], *, actor: str) -> None:
         """Note in the audit trail what was told."""
