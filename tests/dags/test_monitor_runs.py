@@ -170,7 +170,7 @@ def test_people_are_told_once_and_the_verdict_stays_red(
 
     assert again == ti.reports["record"] | {"told": 0}
     (message,) = sent
-    assert message.startswith("NCA backups: 3 breaches: schedules, database\n")
+    assert message.startswith("NCA backups: 3 breaches: schedules, catalog, database\n")
     assert "schedules: the check did not come to its end" in message, "it left nothing"
     with pytest.raises(AirflowFailException, match="database/postgres: has its last"):
         verdict.execute(context(ti))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuroca_backup.catalog import Catalog, RestoreRecord
 from neuroca_backup.catalog.memory import MemoryCatalog
@@ -336,6 +338,43 @@ def test_only_what_is_new_worse_or_has_lasted_is_told(
     assert decision.tell == ((finding(),) if told else ())
     kept = decision.state.told["rpo/database/postgres"]
     assert kept.told_at == (BEGIN if told or before is None else before.seen_at)
+
+
+looks = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from([Level.WARNING, Level.BREACH])),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(seen=looks, lost=st.sets(st.integers(0, 59), max_size=3))
+def test_whatever_comes_and_goes_nothing_is_missed_and_nothing_told_too_often(
+    seen: list[dict[str, Level]], lost: set[int]
+) -> None:
+    """Look every hour at findings that come and go; in the hours `lost` the state is lost."""
+    state: MonitorState | None = None
+    last: dict[str, tuple[int, Level]] = {}
+    before: dict[str, Level] = {}
+    for hour, levels in enumerate(seen):
+        if hour in lost:
+            state, last, before = None, {}, {}
+        findings = [
+            Finding(Kind.COPIES, level, "database", name, "problem", "remedy")
+            for name, level in levels.items()
+        ]
+        decision = decide(BEGIN + hour * HOUR, findings, state, repeat=24 * HOUR)
+        told = {one.subject for one in decision.tell}
+        for name, level in levels.items():
+            new = name not in before
+            worse = not new and level > before[name]
+            due = name in last and hour - last[name][0] >= 24
+            assert (name in told) == (new or worse or due)
+            if name in told:
+                last[name] = (hour, level)
+        assert set(decision.over) == {
+            f"copies/database/{name}" for name in before.keys() - levels.keys()
+        }
+        state, before = decision.state, levels
 
 
 def test_a_warning_of_age_is_no_news_and_any_other_warning_is() -> None:
