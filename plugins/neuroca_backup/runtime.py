@@ -21,6 +21,7 @@ from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.agreement import Agreement
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
+from neuroca_backup.services.objectives.watching import Objectives
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.recovery.journal import Journal
@@ -159,6 +160,16 @@ class Runtime:
             rules=Rules.of(self.settings),
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+        )
+
+    @cached_property
+    def objectives(self) -> Objectives:
+        """Whether the objectives are kept."""
+        return Objectives(
+            settings=self.settings,
+            stores=self.stores,
+            catalog=self.catalog,
+            divided=lambda name: isinstance(engines.named(self.source(name).engine), Dividing),
         )
 
     def quiesce(self, component: Component) -> Quiesce:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,6 +62,7 @@ class History:
         refers: Iterable[float] = (),
         source: str = SOURCE,
         zone: Any = UTC,
+        facts: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> BackupRef:
         """Store a backup that began on `day`, and what a check found in each store."""
@@ -86,7 +87,9 @@ class History:
             kind="full" if parent is None else "incremental",
             parent=None if parent is None else self.ref(parent, source).backup_id,
             stages=(),
-            dump=Dump(server_version="1", consistency={"time": began.isoformat()}, facts={}),
+            dump=Dump(
+                server_version="1", consistency={"time": began.isoformat()}, facts=dict(facts or {})
+            ),
             members=tuple(members),
             started_at=began,
             finished_at=began,
@@ -108,7 +111,7 @@ class History:
         return ref
 
     def check(self, ref: BackupRef, store: str, *, sound: bool) -> None:
-        """Write what a check of one copy found."""
+        """Write what a check of one copy found, in its store and in the catalog."""
         found = Verification(
             backup_id=ref.backup_id,
             store=store,
@@ -120,8 +123,11 @@ class History:
         )
         data = document.encode(found.model_dump(mode="json"))
         self.stores[store].objects[ref.verification_key] = (data, ref.time)
+        self.catalog.record_verification(found)
 
-    def put_set(self, *refs: BackupRef, missing: Sequence[str] = ()) -> BackupSet:
+    def put_set(
+        self, *refs: BackupRef, missing: Sequence[str] = (), whole: Sequence[str] = ()
+    ) -> BackupSet:
         """Record the set of `refs` in every store."""
         members = {
             ref.source: SetMember(
@@ -130,7 +136,14 @@ class History:
             for ref in refs
         }
         of = refs[0].set_id if refs else self.ref(7.5).set_id
-        made = BackupSet.of(of, self.component, members, missing=tuple(missing), recorded_at=BEGIN)
+        made = BackupSet.of(
+            of,
+            self.component,
+            members,
+            missing=tuple(missing),
+            whole=tuple(whole),
+            recorded_at=BEGIN,
+        )
         for store in self.stores.values():
             store.objects[made.key] = (made.encode(), BEGIN)
         return made

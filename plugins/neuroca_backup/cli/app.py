@@ -19,6 +19,7 @@ from neuroca_backup.cli import (
     make,
     memory,
     models,
+    objectives,
     recoveries,
     restore,
     retention,
@@ -106,6 +107,7 @@ app.command("show")(stored.show)
 app.command("sets")(stored.list_sets)
 app.command("backup")(make.backup)
 app.command("verify")(make.verify)
+app.command("objectives")(objectives.objectives)
 app.command("restore")(restore.restore)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)

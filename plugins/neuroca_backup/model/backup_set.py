@@ -144,3 +144,15 @@ class BackupSet(BaseModel):
 def key_of(component: Component, set_id: str) -> str:
     """Return the object key of a set, the same in every store."""
     return f"{PREFIX}/{component}/{set_id}.json"
+
+
+def is_set_key(key: str) -> bool:
+    """Return whether `key` is one that `key_of` makes."""
+    prefix, _, rest = key.partition("/")
+    component, _, name = rest.partition("/")
+    return (
+        prefix == PREFIX
+        and component in set(Component)
+        and name.endswith(".json")
+        and "/" not in name
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from neuroca_backup.settings.agreement import AgreementSettings, ReferenceSettings
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
+from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "Duration",
     "EncryptionSettings",
     "LocalStoreSettings",
+    "MonitorSettings",
     "NotificationSettings",
     "ObjectiveSettings",
     "PipelineSettings",

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.agreement import AgreementSettings
+from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
@@ -279,6 +280,7 @@ class Settings(Strict):
     encryption: EncryptionSettings
     sources: dict[SourceName, SourceSettings] = Field(default_factory=default_sources, min_length=1)
     objectives: ObjectiveSettings = ObjectiveSettings()
+    monitor: MonitorSettings = MonitorSettings()
     pipeline: PipelineSettings = PipelineSettings()
     compression: CompressionSettings = CompressionSettings()
     watch: WatchSettings = WatchSettings()
