@@ -5,6 +5,7 @@ What the backup refers to in earlier ones is read like its own members.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ from neuroca_backup.services import pipeline
 from neuroca_backup.services.inventory import (
     keys_at,
     read_checked,
+    read_hold,
     read_manifest,
+    read_tombstone,
     read_verification,
 )
 from neuroca_backup.services.keysets import Keysets
@@ -47,6 +50,7 @@ class Examination:
         workers: int,
     ) -> None:
         self.findings: list[Finding] = []
+        self.manifest_sha256 = ""
         self.progress = Progress(f"verify {ref.backup_id} in {store.name}")
         self._store = store
         self._ref = ref
@@ -63,15 +67,9 @@ class Examination:
             self._found(self._ref.manifest_key, error)
             return Level.NONE
         manifest = sealed.manifest
+        self.manifest_sha256 = hashlib.sha256(sealed.covered).hexdigest()
         self.progress.total = manifest.stored_size
-        try:
-            read_verification(self._store, self._ref)
-        except DamagedError as error:
-            self._found(self._ref.verification_key, error)
-        try:
-            read_checked(self._store, self._ref)
-        except DamagedError as error:
-            self._found(self._ref.checked_key, error)
+        self._beside()
         keys = self._keys(manifest)
         if not manifest.members and not manifest.dump.empty:
             self._add(self._ref.manifest_key, "names no member, and does not say that it is empty")
@@ -82,6 +80,19 @@ class Examination:
         else:
             reached = self._in_depth(sealed, keys, level)
         return Level.PRESENT if self.findings else reached
+
+    def _beside(self) -> None:
+        """Find damage in the small objects beside the manifest; each of them may be absent."""
+        for key, read in (
+            (self._ref.verification_key, read_verification),
+            (self._ref.checked_key, read_checked),
+            (self._ref.tombstone_key, read_tombstone),
+            (self._ref.hold_key, read_hold),
+        ):
+            try:
+                read(self._store, self._ref)
+            except DamagedError as error:
+                self._found(key, error)
 
     def _keys(self, manifest: Manifest) -> KeysDocument | None:
         """Find keys that are gone or damaged, those of earlier backups, too; return its own."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     ConfigurationError,
     DamagedError,
@@ -142,7 +143,7 @@ class Inventory:
                 check = _check(store, manifest)
             except NotFoundError:
                 continue
-            except DamagedError as error:
+            except (DamagedError, ArchivedError) as error:
                 problems[name] = str(error)
             except BackupError as error:
                 self._lost(name, error)

@@ -34,6 +34,7 @@ from neuroca_backup.settings.values import (
     kms_region,
     parse_duration,
 )
+from neuroca_backup.settings.verification import VerificationSettings
 
 __all__ = [
     "CatalogSettings",
@@ -55,6 +56,7 @@ __all__ = [
     "SourceSettings",
     "StorageSettings",
     "StoreSettings",
+    "VerificationSettings",
     "WatchSettings",
     "default_path",
     "format_duration",

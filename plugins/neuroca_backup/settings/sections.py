@@ -32,6 +32,7 @@ from neuroca_backup.settings.values import (
     kms_region,
     refused,
 )
+from neuroca_backup.settings.verification import VerificationSettings
 
 # No run of a backup takes longer: what is older belongs to runs that were killed.
 LONGEST_RUN = timedelta(days=3)
@@ -291,6 +292,7 @@ class Settings(Strict):
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
+    verification: VerificationSettings = VerificationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
