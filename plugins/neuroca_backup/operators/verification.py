@@ -55,9 +55,8 @@ class PlanVerificationOperator(VerificationOperator):
                     len(plan.later),
                 )
                 for check in plan.checks:
-                    copy, depth = check.copy, check.level.name
-                    words = (copy.ref.backup_id, copy.store, depth, check.reason)
-                    self.log.info("%s in %s to %s: %s", *words)
+                    words = (check.copy.ref.backup_id, check.copy.store, check.level.name)
+                    self.log.info("%s in %s to %s: %s", *words, check.reason)
                 for copy in plan.archived:
                     words = (copy.ref.backup_id, copy.store, copy.history)
                     self.log.warning("%s in %s is not checkable: archived, %s", *words)

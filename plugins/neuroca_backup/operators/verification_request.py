@@ -14,7 +14,7 @@ EVERY = "all"
 SAMPLE = "sample"
 # What a check without a server can prove; a sandbox is another DAG's.
 DEPTHS = ("intact", "readable", "parsed")
-COMPONENTS = (EVERY, *Component)
+COMPONENTS = (EVERY, *(one.value for one in Component))
 LEVELS = (SAMPLE, *DEPTHS)
 
 

@@ -13,9 +13,9 @@ from neuroca_backup.model.status import Level
 from neuroca_backup.settings import Settings
 from neuroca_backup.settings.cron import next_run
 
-# A copy that was read this part of the time between two runs ago was read in this one, or when the
-# backup was made: its bytes count, and it is not read again at once.
-_FRESH = 0.8
+# What was read since this part of the time between two runs was read in this one, which is then
+# repeated, or when it was made: its bytes count, and it is not read again at once.
+_FRESH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,10 @@ def plan(
 ) -> Plan:
     """Decide which of `copies`, all of one source, are read in the run that begins at `now`.
 
-    First those that are lost or damaged or would be overdue by the end of the next run, whatever
-    there is of them; then others until this run has had its share of all bytes: never checked ones
-    first, the newest first, then those that were not read for longest. With `whole` it is all of
-    them. `level` is how deep each is read; without it, a sample is read deeper than INTACT.
+    Those that are lost, damaged, never checked, or would be overdue by the end of the next run,
+    whatever there is of them; then those that were not read for longest, until this run has had its
+    share of all bytes. With `whole` it is all of them. `level` is how deep each is read; without
+    it, a sample is read deeper than INTACT.
     """
     if now.tzinfo is None:
         raise ValueError(f"plan needs an aware datetime, got {now!r}")
@@ -192,10 +192,12 @@ def _pressing(one: Copy, rules: Rules, now: datetime, following: datetime) -> st
     """Return why a copy has to be read in this run, or ""."""
     if one.state is State.LOST:
         return "its manifest is gone or unreadable"
-    if one.last is not None and not one.last.sound:
-        return "it was found damaged"
     if _overdue(one, rules, now):
         return f"overdue: {one.history}"
+    if one.last is None:
+        return one.history
+    if not one.last.sound:
+        return "it was found damaged"
     # The next run may come to it only at its end.
     if one.unread_since + rules.window <= following + rules.longest:
         return "it would be overdue in the next run"
@@ -211,19 +213,16 @@ def _share(
 ) -> dict[Copy, str]:
     """Return what else is read, so that every run reads about as much as the others."""
     every = next_run(rules.schedule, after=following) - following
-    # One run fewer than there are in the window, so that one that fails leaves nothing overdue.
-    runs = max(1, rules.window // every - 1)
+    # Two runs fewer than there are in the window: one may fail, and one comes to a copy at its end.
+    runs = max(1, rules.window // every - 2)
     fresh = now - every * _FRESH
     read = [one for one in copies if one.last is not None and one.last.checked_at > fresh]
     left = math.ceil(sum(one.size for one in copies) / runs)
     left -= sum(one.size for one in {*read, *pressing})
-    # The newest first; then, as sorting is stable, the never checked before those read longest ago.
     others = sorted(
         (one for one in copies if one not in pressing and one not in read),
-        key=lambda one: one.ref.backup_id,
-        reverse=True,
+        key=lambda one: (one.unread_since, *_order(one, rules, now)),
     )
-    others.sort(key=lambda one: (one.last is not None, one.last.checked_at if one.last else now))
     found: dict[Copy, str] = {}
     for one in others:
         if left <= 0:
