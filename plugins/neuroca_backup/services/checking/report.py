@@ -16,7 +16,7 @@ from neuroca_backup.errors import (
     TransientError,
 )
 from neuroca_backup.model.identity import Component
-from neuroca_backup.model.status import Level, Verification
+from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.services.checking.planning import Copy
 
 log = logging.getLogger(__name__)
@@ -136,13 +136,18 @@ class Report:
 def _fall(result: Verification) -> str:
     """Return what became of a copy, with its level before and now."""
     before = "was never sound" if result.fell_from is None else f"was {result.fell_from.name}"
-    told = [f"{finding.key}: {finding.problem}" for finding in result.findings[:_FINDINGS_TOLD]]
+    told = [_worded(finding) for finding in result.findings[:_FINDINGS_TOLD]]
     more = len(result.findings) - len(told)
     why = "; ".join([*told, *([f"and {more} more"] if more else [])])
     return (
         f"{result.backup_id} in {result.store} {before} and is {result.level.name}: "
         f"{why or 'its manifest is another one than the one that was verified'}"
     )
+
+
+def _worded(finding: Finding) -> str:
+    named = finding.key in finding.problem
+    return finding.problem if named else f"{finding.key}: {finding.problem}"
 
 
 def _told(sentences: Sequence[str]) -> str:
