@@ -187,8 +187,8 @@ def test_a_copy_of_another_manifest_than_the_verified_one_has_fallen(shelf: Shel
 
     (told,) = report.fallen
     assert told == (
-        f"{ref.backup_id} in primary was PARSED and is INTACT: "
-        "its manifest is another one than the one that was verified"
+        f"{ref.backup_id} in primary was PARSED and is PRESENT: primary:{ref.verification_key} "
+        "is about another manifest than the one beside it"
     )
     assert shelf.check(whole=True).fallen == [], "it has been told, and nothing is wrong with it"
 

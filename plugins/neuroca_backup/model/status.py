@@ -71,13 +71,12 @@ class Verification(BaseModel):
         """
         if former is None:
             return self
-        if self.sound and former.sound and former.level > self.level:
-            if self.manifest and self.manifest == former.manifest:
-                return self.model_copy(update={"level": former.level, "proven_at": former.level_at})
-            return self.model_copy(update={"fell_from": former.level})
         if not self.sound:
             before = former.level if former.sound else former.fell_from
             return self.model_copy(update={"fell_from": before})
+        same = bool(self.manifest) and self.manifest == former.manifest
+        if same and former.sound and former.level > self.level:
+            return self.model_copy(update={"level": former.level, "proven_at": former.level_at})
         return self
 
 

@@ -5,7 +5,6 @@ What the backup refers to in earlier ones is read like its own members.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from neuroca_backup.services.inventory import (
     read_manifest,
     read_tombstone,
     read_verification,
+    require_about,
 )
 from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
@@ -67,7 +67,7 @@ class Examination:
             self._found(self._ref.manifest_key, error)
             return Level.NONE
         manifest = sealed.manifest
-        self.manifest_sha256 = hashlib.sha256(sealed.covered).hexdigest()
+        self.manifest_sha256 = sealed.sha256
         self.progress.total = manifest.stored_size
         self._beside()
         keys = self._keys(manifest)
@@ -83,12 +83,17 @@ class Examination:
 
     def _beside(self) -> None:
         """Find damage in the small objects beside the manifest; each of them may be absent."""
-        for key, read in (
-            (self._ref.verification_key, read_verification),
-            (self._ref.checked_key, read_checked),
-            (self._ref.tombstone_key, read_tombstone),
-            (self._ref.hold_key, read_hold),
-        ):
+
+        def about_this(store: Store, ref: BackupRef) -> None:
+            require_about(read_verification(store, ref), self.manifest_sha256, store, ref)
+
+        readers: dict[str, Callable[[Store, BackupRef], object]] = {
+            self._ref.verification_key: about_this,
+            self._ref.checked_key: read_checked,
+            self._ref.tombstone_key: read_tombstone,
+            self._ref.hold_key: read_hold,
+        }
+        for key, read in readers.items():
             try:
                 read(self._store, self._ref)
             except DamagedError as error:

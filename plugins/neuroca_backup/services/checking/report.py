@@ -56,7 +56,7 @@ class Report:
     def add(self, result: Verification, *, depth: Level) -> None:
         """Count the result of a check that looked as deep as `depth`."""
         self.size += result.bytes_read
-        if result.findings or result.fell_from is not None:
+        if not result.sound:
             sentence = _fall(result)
             log.error("%s", sentence)
             self.fallen.append(sentence)
@@ -139,10 +139,7 @@ def _fall(result: Verification) -> str:
     told = [_worded(finding) for finding in result.findings[:_FINDINGS_TOLD]]
     more = len(result.findings) - len(told)
     why = "; ".join([*told, *([f"and {more} more"] if more else [])])
-    return (
-        f"{result.backup_id} in {result.store} {before} and is {result.level.name}: "
-        f"{why or 'its manifest is another one than the one that was verified'}"
-    )
+    return f"{result.backup_id} in {result.store} {before} and is {result.level.name}: {why}"
 
 
 def _worded(finding: Finding) -> str:
