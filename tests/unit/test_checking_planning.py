@@ -89,6 +89,13 @@ def test_what_was_found_damaged_is_read_again_in_every_run() -> None:
     assert one(found).reason == "it was found damaged"
 
 
+def test_a_check_from_the_future_proves_nothing_about_the_age_of_a_copy() -> None:
+    ahead = copy(3, read=-30)
+    check = one(planned(ahead, copy(3, read=0.1), copy(3, read=-0.001)))
+    assert check.copy == ahead
+    assert check.reason == "its last check is dated in the future, so a clock was wrong"
+
+
 def test_what_is_lost_is_told_in_every_run_and_only_as_far_as_it_goes() -> None:
     lost = copy(3, read=0.1, state=State.LOST, level=Level.PARSED)
     check = one(planned(lost, rules=replace(RULES, parsed=100)))

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.status import Level
+from neuroca_backup.services.inventory import CLOCK_TOLERANCE
 from neuroca_backup.settings import Settings
 from neuroca_backup.settings.cron import next_run
 
@@ -159,15 +160,15 @@ def plan(
     """
     if now.tzinfo is None:
         raise ValueError(f"plan needs an aware datetime, got {now!r}")
-    open_ = [one for one in copies if one.state in {State.STORED, State.LOST}]
+    checkable = [one for one in copies if one.state in {State.STORED, State.LOST}]
     reasons: dict[Copy, str] = {}
     following = next_run(rules.schedule, after=now)
-    for one in open_:
+    for one in checkable:
         reason = "all are asked for" if whole else _pressing(one, rules, now, following)
         if reason:
             reasons[one] = reason
     if not whole:
-        reasons |= _share(open_, reasons, rules, now, following)
+        reasons |= _share(checkable, reasons, rules, now, following)
     chosen = sorted(reasons, key=lambda one: _order(one, rules, now))
     depths = _depths(chosen, rules) if level is None else dict.fromkeys(chosen, level)
     return Plan(
@@ -179,7 +180,7 @@ def plan(
         ),
         archived=tuple(one for one in copies if one.state is State.ARCHIVED),
         coming=tuple(one for one in copies if one.state is State.COMING),
-        later=tuple(one for one in open_ if one not in reasons),
+        later=tuple(one for one in checkable if one not in reasons),
         unknown=tuple(unknown),
     )
 
@@ -198,6 +199,8 @@ def _pressing(one: Copy, rules: Rules, now: datetime, following: datetime) -> st
         return one.history
     if not one.last.sound:
         return "it was found damaged"
+    if one.last.checked_at > now + CLOCK_TOLERANCE:
+        return "its last check is dated in the future, so a clock was wrong"
     # The next run may come to it only at its end.
     if one.unread_since + rules.window <= following + rules.longest:
         return "it would be overdue in the next run"
