@@ -191,20 +191,19 @@ def _overdue(one: Copy, rules: Rules, now: datetime) -> bool:
 
 def _pressing(one: Copy, rules: Rules, now: datetime, following: datetime) -> str:
     """Return why a copy has to be read in this run, or ""."""
-    if one.state is State.LOST:
-        return "its manifest is gone or unreadable"
-    if _overdue(one, rules, now):
-        return f"overdue: {one.history}"
-    if one.last is None:
-        return one.history
-    if not one.last.sound:
-        return "it was found damaged"
-    if one.last.checked_at > now + CLOCK_TOLERANCE:
-        return "its last check is dated in the future, so a clock was wrong"
+    last = one.last
+    ahead = last is not None and last.checked_at > now + CLOCK_TOLERANCE
     # The next run may come to it only at its end.
-    if one.unread_since + rules.window <= following + rules.longest:
-        return "it would be overdue in the next run"
-    return ""
+    soon = one.unread_since + rules.window <= following + rules.longest
+    reasons = {
+        "its manifest is gone or unreadable": one.state is State.LOST,
+        f"overdue: {one.history}": _overdue(one, rules, now),
+        "never checked": last is None,
+        "it was found damaged": last is not None and not last.sound,
+        "its last check is dated in the future, so a clock was wrong": ahead,
+        "it would be overdue in the next run": soon,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _share(
