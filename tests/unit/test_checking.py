@@ -20,6 +20,7 @@ from neuroca_backup.errors import (
     PermanentError,
     StoreUnavailableError,
     TransientError,
+    UnreachableError,
 )
 from neuroca_backup.keyring.keys_document import Keyring, KeysDocument, WrappedKeyset
 from neuroca_backup.model import document
@@ -388,6 +389,25 @@ def test_a_store_that_dies_half_way_is_asked_no_more(shelf: Shelf) -> None:
     assert (calls.count("primary"), calls.count("secondary")) == (1, 3)
     assert (report.levels, report.left) == ({"intact": 3}, 3)
     with pytest.raises(TransientError):
+        report.require_sound()
+
+
+def test_keys_that_cannot_be_reached_keep_no_copy_of_that_store_from_being_read(
+    shelf: Shelf,
+) -> None:
+    refs = [shelf.put(age, read=8) for age in (9, 10, 11)]
+    check = Verifier.check
+
+    def locked(self: Verifier, ref: BackupRef, name: str, *, level: Level) -> Verification:
+        if ref == refs[0]:
+            raise UnreachableError("KMS does not answer", remedy="Wait.")
+        return check(self, ref, name, level=level)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Verifier, "check", locked)
+        report = shelf.check()
+    assert (report.levels, report.left, len(report.failed)) == ({"intact": 4}, 2, 2)
+    with pytest.raises(TransientError, match="KMS does not answer"):
         report.require_sound()
 
 

@@ -14,7 +14,6 @@ from neuroca_backup.errors import (
     ConfigurationError,
     EmptySourceError,
     StoreUnavailableError,
-    TransientError,
 )
 from neuroca_backup.model.identity import Component, is_part_of
 from neuroca_backup.model.status import Level
@@ -195,7 +194,14 @@ class Checking:
         except BackupError as error:
             report.left += one.overdue
             report.not_checked(f"{copy.ref.backup_id} in {copy.store}", error)
-            return not isinstance(error, TransientError)
+            return self._answers(copy.store)  # it may be the keys that cannot be reached
         else:
             report.add(result, depth=one.level)
+        return True
+
+    def _answers(self, name: str) -> bool:
+        try:
+            self._stores[name].check()
+        except BackupError:
+            return False
         return True
