@@ -20,6 +20,8 @@ from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.agreement import Agreement
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
+from neuroca_backup.services.checking.planning import Rules as CheckingRules
+from neuroca_backup.services.checking.running import Checking
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.objectives.watching import Objectives
 from neuroca_backup.services.parts import Part
@@ -170,6 +172,16 @@ class Runtime:
             stores=self.stores,
             catalog=self.catalog,
             divided=lambda name: isinstance(engines.named(self.source(name).engine), Dividing),
+        )
+
+    @cached_property
+    def checking(self) -> Checking:
+        """Reading stored backups back within their window."""
+        return Checking(
+            stores=self.stores,
+            verifier=self.verifier,
+            rules=CheckingRules.of(self.settings),
+            catalog=self.catalog,
         )
 
     def quiesce(self, component: Component) -> Quiesce:

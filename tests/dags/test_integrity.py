@@ -293,7 +293,13 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
 
     dags = parsed()
 
-    assert sorted(dags) == ["backup_database", "monitor_objectives", "restore", "retention"]
+    assert sorted(dags) == [
+        "backup_database",
+        "monitor_objectives",
+        "restore",
+        "retention",
+        "verify_backups",
+    ]
     assert not dags["backup_database"].timetable.can_be_scheduled
 
 

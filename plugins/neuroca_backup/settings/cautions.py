@@ -9,6 +9,7 @@ from neuroca_backup.model.identity import Component
 from neuroca_backup.settings.cron import last_run, next_run
 from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
 from neuroca_backup.settings.values import format_duration
+from neuroca_backup.settings.verification import VerificationSettings
 
 # Any start will do; a leap year's first day, so that a walk meets the longest months early.
 _START = datetime(2028, 1, 1, tzinfo=UTC)
@@ -23,6 +24,7 @@ def warnings(settings: Settings) -> list[str]:
     return [
         *(sentence for c in Component for sentence in _of_component(settings, c)),
         *_of_stores(settings),
+        *_of_verification(settings.verification),
         *_of_keys(settings.encryption),
     ]
 
@@ -87,6 +89,16 @@ def _of_stores(settings: Settings) -> Iterator[str]:
         yield (
             f"backup.storage.secondary.region: both stores are in {primary.region}, so its outage "
             "takes both copies. Use a bucket in another region."
+        )
+
+
+def _of_verification(verification: VerificationSettings) -> Iterator[str]:
+    gap = gap_longer_than(verification.schedule, verification.window)
+    if gap is not None:
+        yield (
+            f"backup.verification.window: {format_duration(verification.window)} cannot be met, "
+            f"because {verification.schedule!r} leaves {format_duration(gap)} between two runs. "
+            "Schedule it more often, or accept a longer window."
         )
 
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.services.folders import FOLDERS, folder_of
@@ -221,8 +220,5 @@ def _place(found: ObjectStat) -> BackupRef | str:
     first, *rest = found.key.split("/")
     if first in FOLDERS:
         return folder_of(found.key)
-    try:
-        ref = BackupRef(rest[1], Component(first))
-    except (IndexError, ValueError, ConfigurationError):
-        return ""
-    return ref if len(rest) > 2 and ref.source == rest[0] else ""
+    ref = BackupRef.of_key(found.key)
+    return ref if ref is not None and len(rest) > 2 else ""
