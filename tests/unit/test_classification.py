@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from neuroca_backup.errors import TargetRefusedError
+from neuroca_backup.errors import AccessDeniedError
 from neuroca_backup.model.identity import Classification
 from neuroca_backup.services.classification import Act, allows, read, review_due, strictest
 
@@ -30,7 +30,7 @@ def test_each_act_is_free_up_to_its_classification() -> None:
 def test_what_is_refused_says_why_and_what_helps(act: Act) -> None:
     decision = allows(Classification.RESTRICTED, act)
 
-    with pytest.raises(TargetRefusedError) as caught:
+    with pytest.raises(AccessDeniedError) as caught:
         decision.require()
     assert "restricted" in caught.value.problem
     assert act.value in caught.value.problem

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from neuroca_backup.errors import TargetRefusedError
+from neuroca_backup.errors import AccessDeniedError
 from neuroca_backup.model.identity import Classification
 
 # Counted in days, so that a review on 29 February comes due like any other.
@@ -44,10 +44,10 @@ class Decision:
         """Do nothing where the act is allowed.
 
         Raises:
-            TargetRefusedError: It is not; with this reason and remedy.
+            AccessDeniedError: It is not; with this reason and remedy.
         """
         if not self.allowed:
-            raise TargetRefusedError(self.reason, remedy=self.remedy)
+            raise AccessDeniedError(self.reason, remedy=self.remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
+from neuroca_backup.settings.access import AccessSettings, ClassificationSettings, Role
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.sections import (
@@ -36,7 +37,9 @@ from neuroca_backup.settings.values import (
 )
 
 __all__ = [
+    "AccessSettings",
     "CatalogSettings",
+    "ClassificationSettings",
     "CompressionSettings",
     "Cron",
     "Duration",
@@ -47,6 +50,7 @@ __all__ = [
     "PipelineSettings",
     "RestoreSettings",
     "RetentionSettings",
+    "Role",
     "RpoSettings",
     "RtoSettings",
     "S3StoreSettings",

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
+from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
@@ -292,6 +293,8 @@ class Settings(Strict):
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
+    classification: ClassificationSettings = ClassificationSettings()
+    access: AccessSettings = AccessSettings()
 
     @field_validator("sources")
     @classmethod
