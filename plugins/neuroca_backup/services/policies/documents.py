@@ -6,12 +6,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuroca_backup.errors import ConfigurationError, NotFoundError
 from neuroca_backup.services.policies import grants, guards, identity
+from neuroca_backup.services.policies.document import Document
 from neuroca_backup.services.policies.places import (
     WITH_MFA,
     account,
@@ -23,16 +23,6 @@ from neuroca_backup.settings import Role, Settings
 
 # Everybody may read it: it holds names, never a secret.
 _MODE = 0o644
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One file: `path` is relative, `purpose` a sentence, `role` whose it is, None for no one's."""
-
-    path: str
-    purpose: str
-    text: str
-    role: Role | None = None
 
 
 def documents(settings: Settings) -> tuple[Document, ...]:
