@@ -130,7 +130,7 @@ def test_every_use_of_a_key_is_for_the_keyset_of_a_backup() -> None:
                     "StringLike": {identity.CONTEXT: [f"{identity.BACKUP_ID}*"]}
                 }
     for statement in key_policy():
-        if statement["Action"] in {"kms:Encrypt", "kms:Decrypt"}:
+        if statement["Sid"] in {"WrapKeysets", "UnwrapKeysets"}:
             assert statement["Condition"]["StringLike"] == {
                 identity.CONTEXT: [f"{identity.BACKUP_ID}*"]
             }
