@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import redis
+from cryptography.fernet import Fernet
 
 from neuroca_backup import engines
 from neuroca_backup.mongodb_session import connect
 from neuroca_backup.sandbox import seed_milvus
 from neuroca_backup.services.policies import grants
 from neuroca_backup.settings import Settings
+from support.airflow_database import bare_database, put_variables
 from support.dumping import dump_to, restore_all
 from support.redis_keys import client_of
 from support.wiring import ask, session
@@ -51,6 +53,7 @@ def document(path: str, **sources: dict[str, Any]) -> str:
 
 
 POSTGRES = {"component": "database", "engine": "postgresql"}
+AIRFLOW = {"component": "configuration", "engine": "airflow_metadata"}
 PHYSICAL = {"component": "database", "engine": "postgresql_physical"}
 MONGODB = {"component": "database", "engine": "mongodb"}
 EPISODIC = {"component": "memory_tiers", "engine": "episodic_memory"}
@@ -118,10 +121,40 @@ def test_a_whole_postgresql_server_is_copied_with_these_grants(
     text = document("backup.sql", postgres=POSTGRES, postgres_physical=PHYSICAL)
     with postgres_user(postgres_alone, text, BACKUP) as weak:
         engine = engines.named("postgresql_physical")
-        made = dump_to(tmp_path / "copy", engine, weak)
-        engine.check(made.manifest, made.open)
+        try:
+            made = dump_to(tmp_path / "copy", engine, weak)
+            engine.check(made.manifest, made.open)
+        finally:
+            with session(postgres_alone) as admin:
+                admin.execute(
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                )
         with pytest.raises(psycopg.errors.InsufficientPrivilege), session(weak) as opened:
             opened.execute("CREATE DATABASE mine")
+
+
+def test_the_rows_of_airflow_are_dumped_and_restored_with_these_grants_and_no_others(
+    postgres: Endpoint, tmp_path: Path
+) -> None:
+    database = bare_database(postgres, "airflow_granted")
+    key = Fernet.generate_key().decode()
+    with session(database) as admin:
+        admin.execute("CREATE TABLE alembic_version (version_num text)")
+        admin.execute("CREATE TABLE dag_run (id int)")
+    put_variables(database, key, {"kept": "7"})
+    extra = {**database.extra, "fernet_key": key}
+    engine = engines.named("airflow_metadata")
+    with postgres_user(database, document("backup.sql", airflow=AIRFLOW), BACKUP) as weak:
+        made = dump_to(tmp_path / "dump", engine, replace(weak, extra=extra))
+        for statement in ("DELETE FROM variable", "SELECT FROM dag_run"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), session(weak) as opened:
+                opened.execute(statement)
+    put_variables(database, key, {"kept": "8"})
+    with postgres_user(database, document("restore.sql", airflow=AIRFLOW), RESTORE) as strong:
+        target = replace(strong, extra=extra)
+        restore_all(engine, made.restorable(), target, replace=True)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), session(strong) as opened:
+            opened.execute("SELECT FROM dag_run")
 
 
 def mongo_role(text: str) -> dict[str, Any]:
