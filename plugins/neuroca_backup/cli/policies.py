@@ -11,7 +11,7 @@ import typer
 
 from neuroca_backup.cli import render
 from neuroca_backup.cli.session import Session
-from neuroca_backup.settings.access import Role
+from neuroca_backup.model.role import Role
 
 
 def policies(

@@ -5,7 +5,8 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
-from neuroca_backup.settings.access import AccessSettings, ClassificationSettings, Role
+from neuroca_backup.model.role import Role
+from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.sections import (

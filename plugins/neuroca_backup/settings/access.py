@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
+from neuroca_backup.model.role import Role
 from neuroca_backup.settings.strict import Strict
 from neuroca_backup.settings.values import refused
 
 _ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
 _USER = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
-
-
-class Role(StrEnum):
-    """Who acts on backups. No role may both read what is backed up and delete it.
-
-    `writer` dumps and uploads, `replicator` copies between stores, `verifier` reads back,
-    `restorer` restores, `retention` deletes, `rotator` wraps keys anew, `auditor` looks.
-    """
-
-    WRITER = "writer"
-    REPLICATOR = "replicator"
-    VERIFIER = "verifier"
-    RESTORER = "restorer"
-    RETENTION = "retention"
-    ROTATOR = "rotator"
-    AUDITOR = "auditor"
 
 
 def _account(value: str) -> str:
