@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import date
-from typing import Annotated
+from datetime import date, datetime
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from neuroca_backup.model.role import Role
 from neuroca_backup.settings.strict import Strict
@@ -38,6 +38,15 @@ def _user(value: str) -> str:
             "Use lower-case letters, digits and underscores, beginning with a letter.",
         )
     return value
+
+
+def _day(value: Any) -> date | None:
+    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise refused("is not a day", "Write it like 2026-11-01, without a time.") from None
 
 
 AccountId = Annotated[str, AfterValidator(_account)]
@@ -76,4 +85,4 @@ class AccessSettings(Strict):
 class ClassificationSettings(Strict):
     """When the owners of the data last agreed with the `classification` of every source."""
 
-    reviewed: date | None = None
+    reviewed: Annotated[date | None, BeforeValidator(_day)] = None
