@@ -100,6 +100,13 @@ def ref(stand: Stand) -> BackupRef:
     return stand.back_up("configuration")
 
 
+@pytest.fixture(scope="module")
+def logs(stand: Stand) -> tuple[BackupRef, BackupRef]:
+    """Two backups of a source whose backups continue each other, made by a writer that may not."""
+    first = stand.back_up("logs", age=timedelta(minutes=2))
+    return first, stand.back_up("logs", age=timedelta(minutes=1))
+
+
 def keys_of(stand: Stand, ref: BackupRef) -> list[str]:
     """Return the key of every object of a backup in the primary."""
     store = stand.as_(ADMINISTRATOR).stores["primary"]
@@ -183,19 +190,18 @@ def test_the_writer_sees_that_nothing_has_changed_and_says_so_on_both_stores(
     }
 
 
-def test_without_the_right_to_read_every_backup_is_full_and_says_why(stand: Stand) -> None:
-    stand.back_up("logs", age=timedelta(minutes=2))
-    second = stand.back_up("logs")
+def test_without_the_right_to_read_every_backup_is_full_and_says_why(
+    stand: Stand, logs: tuple[BackupRef, BackupRef]
+) -> None:
+    manifest = read_manifest(stand.as_(Role.AUDITOR).stores["primary"], logs[1]).manifest
 
-    manifest = read_manifest(stand.as_(Role.AUDITOR).stores["primary"], second).manifest
     assert manifest.kind == "full"
     assert any("these credentials may not open" in note for note in manifest.dump.notes)
 
 
 def test_with_access_incremental_the_writer_continues_backups_and_still_reads_no_data(
-    stand: Stand,
+    stand: Stand, logs: tuple[BackupRef, BackupRef]
 ) -> None:
-    first = stand.back_up("logs", age=timedelta(minutes=1))
     give_policy(stand, Role.WRITER, stand.guarded.settings(incremental=True))
     try:
         with (stand.guarded.folder / "log" / "app.log").open("a") as log:
@@ -203,7 +209,7 @@ def test_with_access_incremental_the_writer_continues_backups_and_still_reads_no
         second = stand.back_up("logs")
         stores = stand.as_(Role.WRITER).stores
         with pytest.raises(AccessDeniedError):
-            stores["primary"].delete(first.manifest_key)
+            stores["primary"].delete(logs[0].manifest_key)
         manifest = read_manifest(stores["primary"], second).manifest
         pieces = [one for one in manifest.members if one.name != "state.jsonl"]
         assert manifest.kind == "incremental"
@@ -316,8 +322,9 @@ def test_the_auditor_lists_and_does_nothing_else(stand: Stand, ref: BackupRef) -
         store.delete(ref.verification_key)
 
 
-def test_retention_deletes_what_has_expired_and_reads_no_data(stand: Stand, ref: BackupRef) -> None:
-    old = stand.back_up("logs", age=timedelta(days=300))
+def test_retention_deletes_what_has_expired_and_reads_no_data(
+    stand: Stand, ref: BackupRef, logs: tuple[BackupRef, BackupRef]
+) -> None:
     runtime = stand.as_(Role.RETENTION)
     manifest = read_manifest(runtime.stores["primary"], ref).manifest
     for key in (ref.keys_key(manifest.attempt), manifest.key_of(manifest.members[0])):
@@ -336,6 +343,7 @@ def test_retention_deletes_what_has_expired_and_reads_no_data(stand: Stand, ref:
             clock=lambda days=days: datetime.now(UTC) + timedelta(days=days),  # type: ignore[misc]
         ).apply(Component.LOGS, "logs", confirmed=True, actor="test")
 
-    assert keys_of(stand, old) == []
+    assert keys_of(stand, logs[0]) == []
+    assert keys_of(stand, logs[1]) != []
     assert keys_of(stand, ref) != []
     assert not runtime.retention.sweep(actor="test").skipped
