@@ -12,8 +12,8 @@ from neuroca_backup.notifications.failure import FailureNotice
 from neuroca_backup.operators.assets import changes_of
 from neuroca_backup.operators.backup_request import BACKUP_TYPES
 from neuroca_backup.operators.backup_run import ClearSpoolOperator, RecordSetOperator
-from neuroca_backup.operators.groups import queue_of, source_group
-from neuroca_backup.settings import Settings, default_path, load
+from neuroca_backup.operators.groups import queue_for, queue_of, source_group
+from neuroca_backup.settings import Role, Settings, default_path, load
 
 DOC = """
 ### Backs up {component}
@@ -78,20 +78,21 @@ def backup_dag(component: Component, settings: Settings) -> DAG:
             "execution_timeout": settings.objectives.rpo.of(component),
         },
     ) as dag:
-        groups = [source_group(name, source, pipeline) for name, source in sources.items()]
+        groups = [source_group(name, source, settings) for name, source in sources.items()]
         verifies = [dag.get_task(group.stage("verify")) for group in groups]
         verifies >> RecordSetOperator(
             task_id="set",
             component=component,
             sources=groups,
             trigger_rule="all_done",
+            **queue_for(Role.VERIFIER, settings.access),
         )
         if pipeline.mode == "staged":
             clear = ClearSpoolOperator(
                 task_id="clear_spool",
                 component=component,
                 sources=tuple(sources),
-                **queue_of(pipeline),
+                **(queue_of(pipeline) | queue_for(Role.WRITER, settings.access)),
             )
             # After the uploads nothing needs the spool. It must not follow `verify`: as the only
             # leaf its own success would make a failed run green.

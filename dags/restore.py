@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, chain, task_group
 
 from neuroca_backup.notifications.failure import FailureNotice
-from neuroca_backup.operators.groups import queue_of
+from neuroca_backup.operators.groups import queue_for, queue_of
 from neuroca_backup.operators.restore import (
     STALE_SANDBOX,
     AgreeOperator,
@@ -37,7 +37,7 @@ from neuroca_backup.operators.restore_services import (
     StopOperator,
 )
 from neuroca_backup.operators.restore_step import APPROVE, CHECKS_GROUP, SERVICES, SOURCE_GROUP
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Restores one source, or all of a backup set
@@ -229,7 +229,8 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=5),
         "execution_timeout": settings.objectives.rto.full_system,
-        **queue_of(settings.pipeline),  # the spool and the sandbox are on one machine
+        # The spool and the sandbox are on one machine.
+        **(queue_of(settings.pipeline) | queue_for(Role.RESTORER, settings.access)),
     },
 ) as dag:
 

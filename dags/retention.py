@@ -7,13 +7,14 @@ from datetime import timedelta
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.notifications.failure import FailureNotice
+from neuroca_backup.operators.groups import queue_for
 from neuroca_backup.operators.retention import (
     ApplyRetentionOperator,
     PlanRetentionOperator,
     RecordRetentionOperator,
     SweepOperator,
 )
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Deletes what has expired
@@ -65,6 +66,7 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=30),
         "execution_timeout": timedelta(hours=12),
+        **queue_for(Role.RETENTION, settings.access),
     },
 ) as dag:
     plan = PlanRetentionOperator(task_id="plan")

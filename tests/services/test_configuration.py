@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+APPROVED = ("--approved-by", "the owner", "--reason", "a test")
 
 
 @dataclass(frozen=True)
@@ -432,6 +433,27 @@ def test_the_command_backs_up_and_restores_to_a_directory_or_a_private_one(tmp_p
     assert json.loads(shown)["backups"][0]["classification"] == "restricted"
 
 
+def test_restricted_data_comes_out_in_clear_only_with_an_approval_that_is_recorded(
+    tmp_path: Path,
+) -> None:
+    here = stand(tmp_path)
+    ref = here.back_up()
+    output = tmp_path / "out"
+    for words in (("config-export",), ("decrypt", ref.backup_id, "tree.tar")):
+        code, _, said_aside = command(here, *words, "--output", str(output))
+        assert code == 1
+        assert "It is restricted" in said_aside
+        assert "--approved-by NAME --reason TEXT" in said_aside
+        assert command(here, *words, "--output", str(output), *APPROVED[:2])[0] == 2
+        assert not output.exists()
+    code, _, said_aside = command(
+        here, "decrypt", ref.backup_id, "tree.tar", "--output", str(output), *APPROVED
+    )
+    assert code == 0
+    assert "recorded: approved by the owner: a test" in said_aside
+    assert output.stat().st_size > 0
+
+
 @pytest.mark.parametrize("name", ["exported", "exported.tar"])
 def test_an_export_is_imported_elsewhere_or_in_place_and_shown_first(
     tmp_path: Path, name: str
@@ -439,10 +461,10 @@ def test_an_export_is_imported_elsewhere_or_in_place_and_shown_first(
     here = stand(tmp_path)
     before = content(here.tree)
     output = tmp_path / name
-    code, out, _ = command(here, "config-export", "--output", str(output))
+    code, out, _ = command(here, "config-export", "--output", str(output), *APPROVED)
     assert code == 0, out
     assert output.stat().st_mode & 0o077 == 0
-    assert command(here, "config-export", "--output", str(output))[0] == 1  # it is there
+    assert command(here, "config-export", "--output", str(output), *APPROVED)[0] == 1  # it is there
     (here.tree / "app.env").write_text("MODE=lost\nDB_PASSWORD=other\n")
     (here.tree / "conf.d" / "new.yaml").touch()
     code, out, said_aside = command(here, "config-import", "--input", str(output), "--diff")
@@ -451,7 +473,7 @@ def test_an_export_is_imported_elsewhere_or_in_place_and_shown_first(
     assert f"changed  {here.tree}/app.env (content)" in out
     assert f"removed  {here.tree}/conf.d/new.yaml" in out
     assert "Nothing was touched" in out
-    assert "terminal only" in said_aside
+    assert "Only the paths are shown. It is restricted" in said_aside
     assert MARKER not in out
     assert (here.tree / "app.env").read_text() == "MODE=lost\nDB_PASSWORD=other\n"
     elsewhere = str(tmp_path / "elsewhere")
@@ -474,7 +496,7 @@ def test_an_export_is_imported_elsewhere_or_in_place_and_shown_first(
 def test_a_damaged_export_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
     here = stand(tmp_path)
     output = tmp_path / "exported"
-    assert command(here, "config-export", "--output", str(output))[0] == 0
+    assert command(here, "config-export", "--output", str(output), *APPROVED)[0] == 0
     before = content(here.tree)
     tar = output / "configuration" / "files" / "tree.tar"
     whole = tar.read_bytes()
@@ -488,14 +510,14 @@ def test_a_damaged_export_is_refused_before_anything_is_touched(tmp_path: Path) 
     assert command(here, "config-import", "--input", str(output))[0] == 4
     assert content(here.tree) == before
     for wrong in ("config.yaml", "absent/exported"):
-        assert command(here, "config-export", "--output", str(tmp_path / wrong))[0] == 2
+        assert command(here, "config-export", "--output", str(tmp_path / wrong), *APPROVED)[0] == 2
     assert command(here, "config-import", "--input", str(tmp_path / "absent"))[0] == 2
 
 
 def test_on_a_terminal_the_lines_are_shown_and_their_secrets_masked(tmp_path: Path) -> None:
     here = stand(tmp_path)
     output = tmp_path / "exported"
-    assert command(here, "config-export", "--output", str(output))[0] == 0
+    assert command(here, "config-export", "--output", str(output), *APPROVED)[0] == 0
     (here.tree / "app.env").write_text("MODE=lost\nDB_PASSWORD=other-Secret-1\n")
     (here.tree / "tls" / "server.key").write_text("other-Secret-2\n")
     words = ["config-import", "--input", str(output), "--diff"]

@@ -91,6 +91,35 @@ def test_the_report_carries_the_warnings(tmp_path: Path) -> None:
     assert [w for w in found if w.startswith("backup.encryption: only the KMS key")]
 
 
+@pytest.mark.parametrize(
+    ("reviewed", "said"),
+    [
+        ("", "nobody has said"),
+        ("reviewed: 2025-11-20", "more than a year ago"),
+        ("reviewed: 2026-01-01", None),
+        ('reviewed: "2026-01-01"', None),
+    ],
+)
+def test_a_review_of_the_classifications_that_is_due_is_warned_of(
+    tmp_path: Path, reviewed: str, said: str | None
+) -> None:
+    path = tmp_path / "backup.yaml"
+    path.write_text(f"{SHIPPED.read_text()}  classification: {{{reviewed}}}\n")
+
+    found = [w for w in configure(path, now=NOW).warnings if "classification" in w]
+
+    assert [said in w for w in found] == ([] if said is None else [True])
+
+
+@pytest.mark.parametrize("day", ['"last year"', "2026-01-01T00:00:00Z", "2026"])
+def test_a_day_of_review_that_is_none_is_refused(tmp_path: Path, day: str) -> None:
+    path = tmp_path / "backup.yaml"
+    path.write_text(f"{SHIPPED.read_text()}  classification: {{reviewed: {day}}}\n")
+
+    with pytest.raises(ConfigurationError, match="Write it like 2026-11-01"):
+        configure(path, now=NOW)
+
+
 def test_a_file_with_mistakes_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "backup.yaml"
     path.write_text(SHIPPED.read_text().replace('"30d"', '"30x"'))

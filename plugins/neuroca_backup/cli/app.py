@@ -20,6 +20,7 @@ from neuroca_backup.cli import (
     memory,
     models,
     objectives,
+    policies,
     recoveries,
     restore,
     retention,
@@ -118,6 +119,7 @@ app.command("model-export")(models.model_export)
 app.command("model-import")(models.model_import)
 app.command("memory-export")(memory.memory_export)
 app.command("memory-import")(memory.memory_import)
+app.command("policies")(policies.policies)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 app.add_typer(recoveries.app, name="recoveries")

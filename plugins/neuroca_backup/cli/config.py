@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.approving import ApprovedBy, Reason, require_export
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import ConfigurationError
@@ -40,6 +41,8 @@ def config_export(
         typer.Option(help="A directory to be made, or one file with a name that ends in .tar."),
     ],
     source: Sources = None,
+    approved_by: ApprovedBy = None,
+    reason: Reason = None,
 ) -> None:
     """Export the configuration in clear, secrets included.
 
@@ -50,6 +53,12 @@ def config_export(
     runtime = Session.of(context).runtime(Keys.NONE)
     exports.require_free(output)
     subjects = [runtime.subject(name) for name in _names(runtime, source)]
+    require_export(
+        runtime,
+        {one.name: one.classification for one in subjects},
+        approved_by=approved_by,
+        reason=reason,
+    )
     for subject in subjects:
         subject.engine.probe(subject.endpoint)
     for manifest in exports.write(subjects, output):
@@ -190,12 +199,15 @@ class _Job:
             render.note(note)
         if not details:
             return
-        # To a file or a log only names go: what is masked may be masked too little.
-        terminal = sys.stdout.isatty()
-        for text in _details(self.exported, self.backup, self.target, lines=terminal):
+        from neuroca_backup.services.classification import Act, allows
+
+        # What is masked may be masked too little: into a file or a log no lines of such data go.
+        decision = allows(self.exported.manifest.classification, Act.SHOW_CONTENT)
+        lines = sys.stdout.isatty() or decision.allowed
+        for text in _details(self.exported, self.backup, self.target, lines=lines):
             render.say(text)
-        if not terminal:
-            line("Lines are shown on a terminal only; here are the paths.")
+        if not lines:
+            line(f"Only the paths are shown. {decision.reason}. {decision.remedy}")
 
     def apply(self, runtime: Runtime, restore_id: str, *, save: bool) -> None:
         """Load, compare, publish."""

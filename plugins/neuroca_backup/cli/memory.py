@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.approving import ApprovedBy, Reason, require_export
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import ConfigurationError
@@ -45,6 +46,8 @@ def memory_export(
     working: Working = False,
     episodic: Episodic = False,
     semantic: Semantic = False,
+    approved_by: ApprovedBy = None,
+    reason: Reason = None,
 ) -> None:
     """Write memory tiers to files, all of them if none is named.
 
@@ -63,8 +66,14 @@ def memory_export(
             path="sources",
         )
     exports.require_free(output)
-    line(f"warning: {output} will hold memories in clear; remove it when it is not needed")
     subjects = [runtime.subject(name) for name in sources]
+    require_export(
+        runtime,
+        {one.name: one.classification for one in subjects},
+        approved_by=approved_by,
+        reason=reason,
+    )
+    line(f"warning: {output} will hold memories in clear; remove it when it is not needed")
     for manifest in exports.write(subjects, output):
         engine = runtime.subject(manifest.source).engine
         render.say(f"{manifest.source}: {engine.summary(manifest)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.approving import ApprovedBy, Reason, require_export
 from neuroca_backup.cli.session import Keys, Session
 from neuroca_backup.errors import ComparisonError, ConfigurationError, NotFoundError
 from neuroca_backup.model.identity import Component, attempt_token, set_id
@@ -36,6 +37,8 @@ def model_export(
         typer.Option(help="A directory to be made, or one file with a name that ends in .tar."),
     ],
     model: Models = None,
+    approved_by: ApprovedBy = None,
+    reason: Reason = None,
 ) -> None:
     """Export the weights, checkpoints and artefacts of models.
 
@@ -47,6 +50,12 @@ def model_export(
     runtime = Session.of(context).runtime(Keys.NONE)
     exports.require_free(output)
     subjects = _subjects(runtime, model or ())
+    require_export(
+        runtime,
+        {one.name: one.classification for one in subjects},
+        approved_by=approved_by,
+        reason=reason,
+    )
     for manifest in exports.write(subjects, output):
         engine = runtime.subject(manifest.source).engine
         render.say(f"{manifest.source}: {engine.summary(manifest)}")

@@ -217,6 +217,7 @@ def target_of(
         return
     if order.directory is not None:
         endpoint = targets.directory(order.directory, plan.engine)
+        _warn_of_readers(runtime, order, endpoint.label)
         yield RestoreTarget(endpoint), f"the directory {endpoint.label}"
         return
     if order.connection is None:
@@ -232,7 +233,24 @@ def target_of(
     )
     for note in notes:
         line(f"warning: {note}")
+    _warn_of_readers(runtime, order, endpoint.label)
     yield RestoreTarget(endpoint), f"{order.connection} ({endpoint.label})"
+
+
+def _warn_of_readers(runtime: Runtime, order: Order, place: str) -> None:
+    """Say that restricted data goes to a place that is not its own; no restore is refused for it.
+
+    On a bad day nothing but a person's access may stand between them and a restore.
+    """
+    from neuroca_backup.services.classification import Act, allows
+
+    source = runtime.settings.source(order.source)
+    classification = "" if source is None else source.classification
+    if not allows(classification, Act.RESTORE_ELSEWHERE_UNSANITISED).allowed:
+        line(
+            f"warning: {order.source} is {classification or 'not in backup.yaml'}: whoever may "
+            f"read {place} may then read what is restricted."
+        )
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.approving import ApprovedBy, Reason, require_export
 from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
 from neuroca_backup.cli.session import Keys, Session
 
 
-def decrypt(
+def decrypt(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
     backup_id: Annotated[str, typer.Argument(help="As `list` prints it.")],
     member: Annotated[str, typer.Argument(help="As `show` prints it.")],
@@ -24,6 +25,8 @@ def decrypt(
         StoreName | None, typer.Option(help="Read this store alone; without it the first good one.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave the compression in.")] = False,
+    approved_by: ApprovedBy = None,
+    reason: Reason = None,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -33,6 +36,7 @@ def decrypt(
     data in clear. On any error there is no file.
     """
     from neuroca_backup.cli.choosing import look_up
+    from neuroca_backup.services.classification import strictest
     from neuroca_backup.services.extract import extract
 
     runtime = Session.of(context).runtime(
@@ -40,8 +44,13 @@ def decrypt(
     )
     if store is not None and store.value not in runtime.stores:
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
+    listed = look_up(runtime, backup_id)
+    source = runtime.settings.source(listed.ref.source)
+    known = [manifest.classification for manifest in listed.manifests.values()]
+    known += [] if source is None else [source.classification]
+    require_export(runtime, {backup_id: strictest(known)}, approved_by=approved_by, reason=reason)
     found = extract(
-        look_up(runtime, backup_id).ref,
+        listed.ref,
         member,
         output=output,
         stores=[one for name, one in runtime.stores.items() if store in {None, name}],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroca_backup.cli import render
+from neuroca_backup.cli.approving import ApprovedBy, Reason, require_export
 from neuroca_backup.cli.session import Keys, Session
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def vector_export(
         list[str] | None,
         typer.Option(help="Only this collection; may be repeated. Default: those of the source."),
     ] = None,
+    approved_by: ApprovedBy = None,
+    reason: Reason = None,
 ) -> None:
     """Write a vector store to a file of JSON Lines.
 
@@ -40,8 +43,12 @@ def vector_export(
     from neuroca_backup.vectors import transfer
 
     engine, endpoint = _source(context, source)
-    options = Session.of(context).runtime(Keys.NONE).source(source).options
-    wanted = tuple(collection or ()) or engine.options(options)["collections"]
+    runtime = Session.of(context).runtime(Keys.NONE)
+    settings = runtime.source(source)
+    require_export(
+        runtime, {source: settings.classification}, approved_by=approved_by, reason=reason
+    )
+    wanted = tuple(collection or ()) or engine.options(settings.options)["collections"]
     with engine.connect(endpoint) as database:
         done = transfer.export(database, endpoint, output, wanted)
     _say(done, f"{{}}: {{}} vectors written to {output}.")

@@ -18,6 +18,7 @@ from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine, Fingerprinting, Parent, Question, Reusing, Sink
 from neuroca_backup.errors import (
+    AccessDeniedError,
     ChainBrokenError,
     DamagedError,
     KeyUnavailableError,
@@ -37,7 +38,7 @@ from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import asking, chains, pipeline, unchanged
 from neuroca_backup.services.fetch import parent_of
-from neuroca_backup.services.inventory import Inventory
+from neuroca_backup.services.inventory import Inventory, Listed
 from neuroca_backup.services.ledger import Ledger, timed
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.services.replicate import Copies
@@ -374,7 +375,7 @@ class Backups:
         reason = choice.reason
         if choice.parent is not None:
             try:
-                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                parent = self._parent(choice.parent)
                 return work(parent), ""
             except (ChainBrokenError, DamagedError, KeyUnavailableError) as error:
                 reason = error.problem
@@ -401,12 +402,29 @@ class Backups:
         reason = choice.reason
         if choice.parent is not None:
             try:
-                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                parent = self._parent(choice.parent)
                 return work(parent)
             except (DamagedError, KeyUnavailableError, NotFoundError) as error:
                 reason = error.problem
         log.info("%s stores all that it holds: %s", ref.backup_id, reason)
         return work(None)
+
+    def _parent(self, found: Listed) -> Parent:
+        """Return the backup `found` as an engine continues it.
+
+        Raises:
+            KeyUnavailableError: These credentials may not open it, as those of a strict writer.
+            BackupError: As `parent_of`.
+        """
+        try:
+            return parent_of(found, stores=self._stores, keyring=self._keyring)
+        except AccessDeniedError as error:
+            raise KeyUnavailableError(
+                f"these credentials may not open {found.ref.backup_id} ({error.problem})",
+                remedy="Set access.incremental in backup.yaml and apply the policies it gives, or "
+                "let every backup be full.",
+                backup_id=found.ref.backup_id,
+            ) from None
 
     def _stage(
         self,

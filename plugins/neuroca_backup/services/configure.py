@@ -13,6 +13,7 @@ from neuroca_backup import engines
 from neuroca_backup.errors import AccessDeniedError, BackupError, ConfigurationError
 from neuroca_backup.model.identity import Component
 from neuroca_backup.services import targets
+from neuroca_backup.services.classification import review_due
 from neuroca_backup.settings import Settings, load, sample_text, warnings
 from neuroca_backup.settings.cron import next_run
 
@@ -64,11 +65,13 @@ def configure(path: Path, *, now: datetime | None = None) -> ConfigureReport:
     created = not os.access(path, os.F_OK) and _write_sample(path)
     settings = load(path)
     _check_options(settings, path)
+    now = now or datetime.now(UTC)
+    due = review_due(settings.classification.reviewed, now=now)
     return ConfigureReport(
         path=path,
         created=created,
-        plan=tuple(_plan(settings, now=now or datetime.now(UTC))),
-        warnings=tuple(warnings(settings)),
+        plan=tuple(_plan(settings, now=now)),
+        warnings=(*warnings(settings), *([] if due is None else [due])),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from neuroca_backup.errors import AlreadyExistsError, BackupError, DamagedError, NotFoundError
+from neuroca_backup.errors import AlreadyExistsError, BackupError, DamagedError
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Digest, Manifest, Member, SealedManifest
 from neuroca_backup.services import pipeline
@@ -107,7 +107,7 @@ class Copies:
             DamagedError: Objects are missing or of another size; a repeat of the backup stores
                 those members anew, as the earlier one does not verify any more.
         """
-        missing = [key for key, size in _referenced(manifest).items() if not _has(store, key, size)]
+        missing = list(_lacking(store, manifest))
         if missing:
             raise DamagedError(
                 f"{manifest.backup_id} refers to {len(missing)} objects of earlier backups that "
@@ -133,11 +133,11 @@ class Copies:
 
     def _complete_origins(self, manifest: Manifest, store: Store, progress: Progress) -> None:
         """Copy what `store` lacks of the earlier backups that the manifest refers to."""
+        absent = set(_lacking(store, manifest))
         lacking = {
             manifest.key_of(member): member
             for member in manifest.members
-            if member.origin is not None
-            and not _has(store, manifest.key_of(member), member.stored.size)
+            if member.origin is not None and manifest.key_of(member) in absent
         }
         for key in lacking:
             log.warning("%s lacks %s, to which %s refers", store.name, key, manifest.backup_id)
@@ -147,7 +147,7 @@ class Copies:
 
         pipeline.in_parallel(one, list(lacking.values()), workers=self._workers)
         for holder, attempt in sorted(_keys_places(manifest)):
-            if not _has(store, holder.keys_key(attempt)):
+            if holder.keys_key(attempt) in absent:
                 keys = keys_at(self._primary, holder, attempt)
                 store.put(holder.keys_key(attempt), keys.encode())
 
@@ -179,9 +179,17 @@ def _referenced(manifest: Manifest) -> dict[str, int | None]:
     return found | {ref.keys_key(attempt): None for ref, attempt in _keys_places(manifest)}
 
 
-def _has(store: Store, key: str, size: int | None = None) -> bool:
-    try:
-        found = store.stat(key)
-    except NotFoundError:
-        return False
-    return size is None or found.size == size
+def _lacking(store: Store, manifest: Manifest) -> Iterator[str]:
+    """Yield the keys of what `manifest` refers to in earlier backups and `store` lacks.
+
+    They are listed, not asked for one by one: that takes a request for a thousand of them, and
+    only the right to list, which the writer of backups has, where it may not read them.
+    """
+    there = {
+        found.key: found.size
+        for holder, attempt in sorted(_keys_places(manifest))
+        for found in store.list(f"{holder.prefix}/{attempt}")
+    }
+    for key, size in _referenced(manifest).items():
+        if key not in there or size not in {None, there[key]}:
+            yield key

@@ -5,6 +5,8 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
+from neuroca_backup.model.role import Role
+from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.agreement import AgreementSettings, ReferenceSettings
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
@@ -39,8 +41,10 @@ from neuroca_backup.settings.values import (
 from neuroca_backup.settings.verification import VerificationSettings
 
 __all__ = [
+    "AccessSettings",
     "AgreementSettings",
     "CatalogSettings",
+    "ClassificationSettings",
     "CompressionSettings",
     "Cron",
     "Duration",
@@ -53,6 +57,7 @@ __all__ = [
     "ReferenceSettings",
     "RestoreSettings",
     "RetentionSettings",
+    "Role",
     "RpoSettings",
     "RtoSettings",
     "S3StoreSettings",

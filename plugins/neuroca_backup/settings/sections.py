@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
+from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.agreement import AgreementSettings
 from neuroca_backup.settings.monitoring import MonitorSettings
@@ -291,6 +292,8 @@ class Settings(Strict):
     verification: VerificationSettings = VerificationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
     agreement: tuple[AgreementSettings, ...] = ()
+    classification: ClassificationSettings = ClassificationSettings()
+    access: AccessSettings = AccessSettings()
 
     @field_validator("sources")
     @classmethod
