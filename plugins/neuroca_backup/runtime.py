@@ -18,6 +18,7 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
+from neuroca_backup.services.audit import DONE, FAILED, Audit
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
@@ -38,11 +39,13 @@ class Runtime:
     """Everything a task or a command needs, made when it is first asked for.
 
     `extra_recipients` are keys offered in this process only, such as the offline recovery key.
+    `actor` is who the audit trail names; without one, the user of this process.
     """
 
     settings: Settings
     connections: Connections
     extra_recipients: Sequence[Recipient] = ()
+    actor: str = ""
 
     @classmethod
     def build(
@@ -51,9 +54,10 @@ class Runtime:
         connections: Connections,
         *,
         extra_recipients: Sequence[Recipient] = (),
+        actor: str = "",
     ) -> Runtime:
         """Return a runtime; nothing is connected to yet."""
-        return cls(settings, connections, tuple(extra_recipients))
+        return cls(settings, connections, tuple(extra_recipients), actor)
 
     @cached_property
     def stores(self) -> Mapping[str, Store]:
@@ -68,7 +72,8 @@ class Runtime:
     @cached_property
     def keyring(self) -> Keyring:
         """Every recipient that settings name, and those offered to this process."""
-        return Keyring((*self.extra_recipients, *self._recipients()))
+        recipients = (*self.extra_recipients, *self._recipients())
+        return Keyring(recipients, on_use=self._note_key_use)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -79,6 +84,11 @@ class Runtime:
         from neuroca_backup.catalog.postgres import PostgresCatalog  # noqa: PLC0415 - if used
 
         return PostgresCatalog(self.connections.endpoint(connection))
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit trail."""
+        return Audit(stores=self.stores, catalog=self.catalog, actor=self.actor)
 
     @cached_property
     def spool(self) -> Spool:
@@ -96,6 +106,7 @@ class Runtime:
             spool=self.spool,
             compression=self.settings.compression,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -107,6 +118,7 @@ class Runtime:
             keyring=self.keyring,
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -119,6 +131,7 @@ class Runtime:
             catalog=self.catalog,
             spool=self.spool,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -152,6 +165,7 @@ class Runtime:
             rules=Rules.of(self.settings),
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     def quiesce(self, component: Component) -> Quiesce:
@@ -254,6 +268,10 @@ class Runtime:
     def ref(self, set_id: str, source: str) -> BackupRef:
         """Return the backup of `source` in the set `set_id`."""
         return BackupRef.of(set_id, self.component(source), source)
+
+    def _note_key_use(self, backup_id: str, recipient: str) -> None:
+        result = DONE if recipient else FAILED
+        self.audit.note("key use", backup_id, result=result, details={"recipient": recipient})
 
     def _recipients(self) -> list[Recipient]:
         from neuroca_backup.keyring.kms import KmsRecipient, region_of  # noqa: PLC0415 - if used

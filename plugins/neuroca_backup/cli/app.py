@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from neuroca_backup import __version__
 from neuroca_backup.cli import (
+    audit,
     catalog,
     config,
     configure,
@@ -119,6 +120,7 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 app.add_typer(retention.retention, name="retention")
 app.add_typer(retention.hold, name="hold")
+app.add_typer(audit.app, name="audit")
 
 
 def run() -> NoReturn:

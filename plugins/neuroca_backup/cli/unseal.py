@@ -48,4 +48,5 @@ def decrypt(
         keyring=runtime.keyring,
         raw=raw,
     )
+    runtime.audit.note("export", backup_id, details={"member": member, "to": str(output)})
     render.say(f"{output}: {found.size:,} bytes of {member} from {found.store}.")

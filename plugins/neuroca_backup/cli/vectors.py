@@ -40,10 +40,12 @@ def vector_export(
     from neuroca_backup.vectors import transfer
 
     engine, endpoint = _source(context, source)
-    options = Session.of(context).runtime(Keys.NONE).source(source).options
+    runtime = Session.of(context).runtime(Keys.NONE)
+    options = runtime.source(source).options
     wanted = tuple(collection or ()) or engine.options(options)["collections"]
     with engine.connect(endpoint) as database:
         done = transfer.export(database, endpoint, output, wanted)
+    runtime.audit.note("export", source, details={"to": str(output)})
     _say(done, f"{{}}: {{}} vectors written to {output}.")
 
 

@@ -18,6 +18,7 @@ from neuroca_backup.errors import (
     TransientError,
 )
 from neuroca_backup.model import document
+from neuroca_backup.model.audit import PREFIX as AUDIT
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
@@ -27,6 +28,9 @@ from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
+# What says which backups belong together, and who did what; no backups themselves.
+_NO_BACKUPS = frozenset({SETS, AUDIT})
+_NO_BACKUPS_IN = tuple(f"{one}/" for one in _NO_BACKUPS)
 _EVERYTHING = 2**31 - 1  # a limit that no catalog reaches; fits PostgreSQL's integer
 
 
@@ -193,8 +197,8 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
-            if component == SETS:
-                continue  # what says which backups belong together; no backup itself
+            if component in _NO_BACKUPS:
+                continue
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
@@ -272,7 +276,7 @@ class _Rebuild:
         listed = sum(name in stores for stores in self._known.values())
         if listed:
             problem = f"holds no backup, but the catalog lists {listed} there"
-        elif any(not one.key.startswith(f"{SETS}/") for one in self._stores[name].list()):
+        elif any(not one.key.startswith(_NO_BACKUPS_IN) for one in self._stores[name].list()):
             problem = "holds objects but no backup"
         else:
             return

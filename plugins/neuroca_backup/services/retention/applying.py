@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from neuroca_backup.catalog import AuditEvent, Catalog
+from neuroca_backup.catalog import Catalog
 from neuroca_backup.errors import BackupError, PermanentError, StoreUnavailableError
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
+from neuroca_backup.services.audit import Audit, Synced
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.retention import erasing, marks, planning
 from neuroca_backup.services.retention.planning import Decision, Fate, Plan, Rules
@@ -44,9 +45,10 @@ class Retention:
         stores: Every configured store by name; what is needed by the copies of one that is not
             given would be deleted.
         rules: How long what is kept.
-        catalog: Where deletions are noted.
+        catalog: Where it is noted what is gone.
         workers: Objects handled at once.
         clock: What time it is, aware.
+        audit: The audit trail; without one, that of these stores.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Retention:
         catalog: Catalog,
         workers: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Audit | None = None,
     ) -> None:
         self._stores = stores
         self._rules = rules
         self._ledger = Ledger(catalog)
+        self._audit = audit or Audit(stores=stores, catalog=catalog, clock=clock)
         self._workers = workers
         self._clock = clock
 
@@ -169,9 +173,10 @@ class Retention:
         """Yield every hold there is, also those that are over."""
         return marks.held(self._stores)
 
-    def note_run(self, *, actor: str, details: Mapping[str, object]) -> None:
-        """Note in the audit trail that a run has come to its end."""
+    def note_run(self, *, actor: str, details: Mapping[str, object]) -> Synced:
+        """Note in the audit trail that a run is over; give every store the lines that it lacks."""
         self._note("all sources", "retention", actor, details)
+        return self._audit.sync()
 
     def _survey(self, component: Component, source: str) -> Survey:
         return survey(
@@ -233,20 +238,21 @@ class Retention:
         )
         begun = mark.model_copy(update={"erasing_since": since})
 
+        details = {
+            "reason": mark.reason,
+            "expired_at": mark.expired_at.isoformat(),
+            "stores": sorted(self._stores),
+        }
+
         def note() -> None:
-            # The moment and the words are those of the tombstone: repeated, it is the same event.
-            details = {
-                "reason": mark.reason,
-                "expired_at": mark.expired_at.isoformat(),
-                "stores": sorted(self._stores),
-            }
-            self._note(ref.backup_id, "delete", actor, details, at=since)
+            self._note(ref.backup_id, "delete", actor, details)
             self._ledger.note(
                 f"the end of {ref.backup_id}",
                 lambda catalog: catalog.forget_backup(ref.backup_id),
             )
 
         log.info("Deleting %s: %s", ref.backup_id, one.reason)
+        self._audit.require("delete", ref.backup_id, actor=actor, details=details)
         if not erasing.erase(
             self._stores,
             ref,
@@ -266,21 +272,8 @@ class Retention:
             lambda catalog: catalog.record_expiry(ref.backup_id, at),
         )
 
-    def _note(
-        self,
-        subject: str,
-        action: str,
-        actor: str,
-        details: Mapping[str, object],
-        *,
-        at: datetime | None = None,
-    ) -> None:
-        event = AuditEvent(
-            at=at or self._clock(), actor=actor, action=action, subject=subject, details=details
-        )
-        self._ledger.note(
-            f"the audit of {action} {subject}", lambda catalog: catalog.record_event(event)
-        )
+    def _note(self, subject: str, action: str, actor: str, details: Mapping[str, object]) -> None:
+        self._audit.note(action, subject, actor=actor, details=details)
 
 
 def _require_certain(plan: Plan, *, transient: bool) -> None:

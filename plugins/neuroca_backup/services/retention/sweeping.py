@@ -10,6 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from neuroca_backup.errors import ConfigurationError
+from neuroca_backup.model.audit import PREFIX as AUDIT
+from neuroca_backup.model.audit import sequence_of
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
@@ -23,6 +25,8 @@ from neuroca_backup.stores import ObjectStat, Store
 log = logging.getLogger(__name__)
 
 _STRANGERS_TOLD = 20
+# Sets go when their backups have gone; the audit trail never goes.
+_KEPT = frozenset({SETS, AUDIT})
 
 
 @dataclass(slots=True)
@@ -102,7 +106,7 @@ class Sweeper:
             for place, found in groupby(store.list(), key=_place):
                 if isinstance(place, BackupRef):
                     self._folder(store, place, found)
-                elif place != SETS:
+                elif place not in _KEPT:
                     self._name_strangers(store, found)
         for component in Component:
             self._sets_of(component)
@@ -217,8 +221,10 @@ class Sweeper:
 
 
 def _place(found: ObjectStat) -> BackupRef | str:
-    """Return the backup under whose prefix an object lies, `sets`, or "" for a stranger."""
+    """Return the backup that an object lies under, `sets` or `audit`, or "" for a stranger."""
     first, *rest = found.key.split("/")
+    if first == AUDIT:
+        return AUDIT if sequence_of(found.key) is not None else ""
     if first == SETS:
         component, _, name = "/".join(rest).partition("/")
         known = component in set(Component) and name.endswith(".json") and "/" not in name
