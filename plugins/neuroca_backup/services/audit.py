@@ -91,7 +91,7 @@ class Audit:
         self._clock = clock
         self._heads: dict[str, Head] = {}
         self._silent: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def actor(self) -> str:
