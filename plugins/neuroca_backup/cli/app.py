@@ -16,6 +16,7 @@ from neuroca_backup.cli import (
     catalog,
     config,
     configure,
+    erase,
     keys,
     make,
     memory,
@@ -107,6 +108,7 @@ app.command("sets")(stored.list_sets)
 app.command("backup")(make.backup)
 app.command("verify")(make.verify)
 app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)

@@ -20,6 +20,7 @@ from neuroca_backup.errors import (
 from neuroca_backup.model import document
 from neuroca_backup.model.audit import PREFIX as AUDIT
 from neuroca_backup.model.backup_set import PREFIX as SETS
+from neuroca_backup.model.erasure import PREFIX as ERASURES
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.status import Verification
@@ -28,8 +29,8 @@ from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
-# What says which backups belong together, and who did what; no backups themselves.
-_NO_BACKUPS = frozenset({SETS, AUDIT})
+# What says which backups belong together, who did what, and what was erased; no backups.
+_NO_BACKUPS = frozenset({SETS, AUDIT, ERASURES})
 _NO_BACKUPS_IN = tuple(f"{one}/" for one in _NO_BACKUPS)
 _EVERYTHING = 2**31 - 1  # a limit that no catalog reaches; fits PostgreSQL's integer
 

@@ -14,6 +14,7 @@ from neuroca_backup.model.audit import PREFIX as AUDIT
 from neuroca_backup.model.audit import sequence_of
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.backup_set import key_of
+from neuroca_backup.model.erasure import PREFIX as ERASURES
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.services.inventory import holds, read_manifest
 from neuroca_backup.services.retention import erasing
@@ -25,8 +26,8 @@ from neuroca_backup.stores import ObjectStat, Store
 log = logging.getLogger(__name__)
 
 _STRANGERS_TOLD = 20
-# Sets go when their backups have gone; the audit trail never goes.
-_KEPT = frozenset({SETS, AUDIT})
+# Sets go when their backups have gone; the audit trail and the certificates never go.
+_KEPT = frozenset({SETS, AUDIT, ERASURES})
 
 
 @dataclass(slots=True)
@@ -221,14 +222,14 @@ class Sweeper:
 
 
 def _place(found: ObjectStat) -> BackupRef | str:
-    """Return the backup that an object lies under, `sets` or `audit`, or "" for a stranger."""
+    """Return the backup that an object lies under, `sets` and the like, or "" for none."""
     first, *rest = found.key.split("/")
     if first == AUDIT:
         return AUDIT if sequence_of(found.key) is not None else ""
-    if first == SETS:
+    if first in {SETS, ERASURES}:
         component, _, name = "/".join(rest).partition("/")
         known = component in set(Component) and name.endswith(".json") and "/" not in name
-        return SETS if known else ""
+        return first if known else ""
     try:
         ref = BackupRef(rest[1], Component(first))
     except (IndexError, ValueError, ConfigurationError):
