@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,12 +27,15 @@ from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
+from neuroca_backup.services.rotation import Rotation
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
 from neuroca_backup.services.verify import Verifier
-from neuroca_backup.settings import Settings, SourceSettings
+from neuroca_backup.settings import S3StoreSettings, Settings, SourceSettings, kms_region
 from neuroca_backup.spool import Spool
 from neuroca_backup.stores import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,19 @@ class Runtime:
     def keyring(self) -> Keyring:
         """Every recipient that settings name, and those offered to this process."""
         recipients = (*self.extra_recipients, *self._recipients())
-        return Keyring(recipients, on_use=self._note_key_use)
+        return Keyring(recipients, former=self._former, on_use=self._note_key_use)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Wrapping keysets for the recipients that settings name now."""
+        configured = self._recipients()
+        return Rotation(
+            stores=self.stores,
+            recipients=configured,
+            opening=Keyring((*self.extra_recipients, *configured), former=self._former),
+            audit=self.audit,
+            remind_after=self.settings.key_rotation.remind_after,
+        )
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -273,8 +289,40 @@ class Runtime:
         result = DONE if recipient else FAILED
         self.audit.note("key use", backup_id, result=result, details={"recipient": recipient})
 
-    def _recipients(self) -> list[Recipient]:
+    @cached_property
+    def _former(self) -> tuple[Recipient, ...]:
+        """Those that open what was wrapped for them before; a key file that is gone opens nothing."""
+        from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
+
+        section, encryption = self.settings.key_rotation, self.settings.encryption
+        places = {
+            store.region: encryption.kms_connection or store.connection
+            for store in reversed(self.settings.storage.named().values())
+            if isinstance(store, S3StoreSettings)
+        }
+        found: list[Recipient] = [
+            self._kms(key_arn, places.get(kms_region(key_arn), encryption.kms_connection))
+            for key_arn in section.previous_kms_key_ids
+        ]
+        for path in section.previous_local_key_files:
+            if path.exists():
+                found.append(LocalKeyFile(path))
+            else:
+                log.warning("The former key file %s is not here; other keys are tried", path)
+        return tuple(found)
+
+    def _kms(self, key_arn: str, connection: str | None) -> Recipient:
         from neuroca_backup.keyring.kms import KmsRecipient, region_of  # noqa: PLC0415 - if used
+
+        factory: Any = partial(
+            self.connections.aws_client,
+            "kms",
+            region=region_of(key_arn),
+            connection_id=connection,
+        )
+        return KmsRecipient(key_arn, factory)
+
+    def _recipients(self) -> list[Recipient]:
         from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
         from neuroca_backup.keyring.recovery import RecoveryPublicKey  # noqa: PLC0415 - if used
 
@@ -292,14 +340,7 @@ class Runtime:
         )
         for key_arn, connection, store in keys:
             if key_arn is not None:
-                chosen = connection or getattr(store, "connection", None)
-                factory: Any = partial(
-                    self.connections.aws_client,
-                    "kms",
-                    region=region_of(key_arn),
-                    connection_id=chosen,
-                )
-                found.append(KmsRecipient(key_arn, factory))
+                found.append(self._kms(key_arn, connection or getattr(store, "connection", None)))
         if encryption.recovery_public_key is not None:
             found.append(RecoveryPublicKey(encryption.recovery_public_key))
         return found

@@ -86,6 +86,7 @@ class KeysDocument(BaseModel):
 class Keyring:
     """The recipients that this process can offer, KMS keys in the order of preference.
 
+    `former` recipients open what was wrapped for them once; nothing is wrapped for them any more.
     `on_use` is told the first time a backup's keyset was opened: its id, and the recipient that
     did it; or "", where none of those that were asked could.
     """
@@ -94,9 +95,11 @@ class Keyring:
         self,
         recipients: Sequence[Recipient],
         *,
+        former: Sequence[Recipient] = (),
         on_use: Callable[[str, str], None] = lambda _backup_id, _recipient: None,
     ) -> None:
         self._recipients = tuple(recipients)
+        self._former = tuple(former)
         self._on_use = on_use
         self._told: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
@@ -174,7 +177,9 @@ class Keyring:
             self._on_use(backup_id, recipient)
 
     def _offers(self, document: KeysDocument) -> list[tuple[Recipient, WrappedKeyset]]:
-        at_hand_first = sorted(self._recipients, key=lambda one: one.kind == kms.KIND)
+        at_hand_first = sorted(
+            (*self._recipients, *self._former), key=lambda one: one.kind == kms.KIND
+        )
         return [
             (recipient, entry)
             for recipient in at_hand_first

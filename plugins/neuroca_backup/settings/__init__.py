@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
+from neuroca_backup.settings.rotation import KeyRotationSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "Cron",
     "Duration",
     "EncryptionSettings",
+    "KeyRotationSettings",
     "LocalStoreSettings",
     "NotificationSettings",
     "ObjectiveSettings",

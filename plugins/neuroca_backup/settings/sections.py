@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
+from neuroca_backup.settings.rotation import KeyRotationSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -291,6 +292,7 @@ class Settings(Strict):
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
+    key_rotation: KeyRotationSettings = KeyRotationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
