@@ -291,7 +291,7 @@ class Runtime:
 
     @cached_property
     def _former(self) -> tuple[Recipient, ...]:
-        """Those that open what was wrapped for them before; a key file that is gone opens nothing."""
+        """Those that open what was wrapped for them before; a file that is gone opens nothing."""
         from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
 
         section, encryption = self.settings.key_rotation, self.settings.encryption
@@ -301,7 +301,11 @@ class Runtime:
             if isinstance(store, S3StoreSettings)
         }
         found: list[Recipient] = [
-            self._kms(key_arn, places.get(kms_region(key_arn), encryption.kms_connection))
+            self._kms(
+                key_arn,
+                section.previous_kms_connection
+                or places.get(kms_region(key_arn), encryption.kms_connection),
+            )
             for key_arn in section.previous_kms_key_ids
         ]
         for path in section.previous_local_key_files:
