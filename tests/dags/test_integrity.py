@@ -358,7 +358,7 @@ def test_a_broken_backup_yaml_is_one_clear_import_error_a_file(
 
     errors = DagBag(str(REPOSITORY / "dags")).import_errors
 
-    assert len(errors) == 3
+    assert len(errors) == 4
     for text in errors.values():
         assert "pipeline.mode" in text
         assert "stagged" in text
