@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.model import document
 from neuroca_backup.model.audit import BLOCK, Line, details_of, key_of
-from neuroca_backup.services.audit import Audit, newest, read_head
+from neuroca_backup.services.audit import Audit, newest, operating_user, read_head
 from neuroca_backup.services.audit_check import AuditReport, check, export
 from support.memory_store import Death, Killed, MemoryStore
 
@@ -317,6 +318,14 @@ def test_an_error_is_noted_and_goes_on() -> None:
         "failed",
         {"stage": "dump", "error": "UnreachableError"},
     )
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert operating_user().startswith(f"uid {os.getuid()}@")
 
 
 def test_no_secret_and_nothing_endless_is_written_down() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import socket
 import threading
 import time
@@ -276,7 +277,11 @@ class Audit:
 
 def operating_user() -> str:
     """Return who runs this process, for the records: `user@host`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container that knows no name for it
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def read_head(store: Store) -> Head:
