@@ -21,8 +21,8 @@ Every month `plan` looks how old the keys are, and `rotate` counts for each sour
 still under an old key. Nothing is changed.
 
 **A task is red.** `record` is where a key is due to be rotated (`key_rotation.remind_after`), or a
-backup is under a key that backup.yaml does not name any more. A `rotate` is where a keyset could not
-be read, opened or written: its log names it; the others were done, and it may be cleared.
+backup is under a key that backup.yaml does not name any more. A `rotate` is where a keyset could
+not be read, opened or written: its log names it; the others were done, and it may be cleared.
 
 **To rotate:** make the new key, name it under `encryption` in backup.yaml, move the old one to
 `key_rotation.previous_kms_key_ids`, and trigger this DAG with `rotate`. Only the small documents
