@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.agreement import Agreement
+from neuroca_backup.services.audit import DONE, FAILED, Audit
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checking.planning import Rules as CheckingRules
 from neuroca_backup.services.checking.running import Checking
@@ -30,12 +32,15 @@ from neuroca_backup.services.recovery.journal import Journal
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
+from neuroca_backup.services.rotation import Rotation
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
 from neuroca_backup.services.verify import Verifier
-from neuroca_backup.settings import Settings, SourceSettings
+from neuroca_backup.settings import S3StoreSettings, Settings, SourceSettings, kms_region
 from neuroca_backup.spool import Spool
 from neuroca_backup.stores import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ class Runtime:
     """Everything a task or a command needs, made when it is first asked for.
 
     `extra_recipients` are keys offered in this process only, such as the offline recovery key.
+    `actor` is who the audit trail names; without one, the user of this process.
     """
 
     settings: Settings
     connections: Connections
     extra_recipients: Sequence[Recipient] = ()
+    actor: str = ""
 
     @classmethod
     def build(
@@ -56,9 +63,10 @@ class Runtime:
         connections: Connections,
         *,
         extra_recipients: Sequence[Recipient] = (),
+        actor: str = "",
     ) -> Runtime:
         """Return a runtime; nothing is connected to yet."""
-        return cls(settings, connections, tuple(extra_recipients))
+        return cls(settings, connections, tuple(extra_recipients), actor)
 
     @cached_property
     def stores(self) -> Mapping[str, Store]:
@@ -73,7 +81,20 @@ class Runtime:
     @cached_property
     def keyring(self) -> Keyring:
         """Every recipient that settings name, and those offered to this process."""
-        return Keyring((*self.extra_recipients, *self._recipients()))
+        recipients = (*self.extra_recipients, *self._recipients())
+        return Keyring(recipients, former=self._former, on_use=self._note_key_use)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Wrapping keysets for the recipients that settings name now."""
+        configured = self._recipients()
+        return Rotation(
+            stores=self.stores,
+            recipients=configured,
+            opening=Keyring((*self.extra_recipients, *configured), former=self._former),
+            audit=self.audit,
+            remind_after=self.settings.key_rotation.remind_after,
+        )
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -84,6 +105,11 @@ class Runtime:
         from neuroca_backup.catalog.postgres import PostgresCatalog  # noqa: PLC0415 - if used
 
         return PostgresCatalog(self.connections.endpoint(connection))
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit trail."""
+        return Audit(stores=self.stores, catalog=self.catalog, actor=self.actor)
 
     @cached_property
     def spool(self) -> Spool:
@@ -101,6 +127,7 @@ class Runtime:
             spool=self.spool,
             compression=self.settings.compression,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -112,6 +139,7 @@ class Runtime:
             keyring=self.keyring,
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -124,6 +152,7 @@ class Runtime:
             catalog=self.catalog,
             spool=self.spool,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -162,6 +191,7 @@ class Runtime:
             rules=Rules.of(self.settings),
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+            audit=self.audit,
         )
 
     @cached_property
@@ -171,6 +201,7 @@ class Runtime:
             settings=self.settings,
             stores=self.stores,
             catalog=self.catalog,
+            audit=self.audit,
             divided=lambda name: isinstance(engines.named(self.source(name).engine), Dividing),
         )
 
@@ -181,7 +212,7 @@ class Runtime:
             stores=self.stores,
             verifier=self.verifier,
             rules=CheckingRules.of(self.settings),
-            catalog=self.catalog,
+            audit=self.audit,
         )
 
     def quiesce(self, component: Component) -> Quiesce:
@@ -289,8 +320,48 @@ class Runtime:
         """Return the backup of `source` in the set `set_id`."""
         return BackupRef.of(set_id, self.component(source), source)
 
-    def _recipients(self) -> list[Recipient]:
+    def _note_key_use(self, backup_id: str, recipient: str) -> None:
+        result = DONE if recipient else FAILED
+        self.audit.note("key use", backup_id, result=result, details={"recipient": recipient})
+
+    @cached_property
+    def _former(self) -> tuple[Recipient, ...]:
+        """Those that open what was wrapped for them before; a file that is gone opens nothing."""
+        from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
+
+        section, encryption = self.settings.key_rotation, self.settings.encryption
+        places = {
+            store.region: encryption.kms_connection or store.connection
+            for store in reversed(self.settings.storage.named().values())
+            if isinstance(store, S3StoreSettings)
+        }
+        found: list[Recipient] = [
+            self._kms(
+                key_arn,
+                section.previous_kms_connection
+                or places.get(kms_region(key_arn), encryption.kms_connection),
+            )
+            for key_arn in section.previous_kms_key_ids
+        ]
+        for path in section.previous_local_key_files:
+            if path.exists():
+                found.append(LocalKeyFile(path))
+            else:
+                log.warning("The former key file %s is not here; other keys are tried", path)
+        return tuple(found)
+
+    def _kms(self, key_arn: str, connection: str | None) -> Recipient:
         from neuroca_backup.keyring.kms import KmsRecipient, region_of  # noqa: PLC0415 - if used
+
+        factory: Any = partial(
+            self.connections.aws_client,
+            "kms",
+            region=region_of(key_arn),
+            connection_id=connection,
+        )
+        return KmsRecipient(key_arn, factory)
+
+    def _recipients(self) -> list[Recipient]:
         from neuroca_backup.keyring.local import LocalKeyFile  # noqa: PLC0415 - if used
         from neuroca_backup.keyring.recovery import RecoveryPublicKey  # noqa: PLC0415 - if used
 
@@ -308,14 +379,7 @@ class Runtime:
         )
         for key_arn, connection, store in keys:
             if key_arn is not None:
-                chosen = connection or getattr(store, "connection", None)
-                factory: Any = partial(
-                    self.connections.aws_client,
-                    "kms",
-                    region=region_of(key_arn),
-                    connection_id=chosen,
-                )
-                found.append(KmsRecipient(key_arn, factory))
+                found.append(self._kms(key_arn, connection or getattr(store, "connection", None)))
         if encryption.recovery_public_key is not None:
             found.append(RecoveryPublicKey(encryption.recovery_public_key))
         return found

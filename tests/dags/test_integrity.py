@@ -298,6 +298,7 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
         "monitor_objectives",
         "restore",
         "retention",
+        "rotate_keys",
         "verify_backups",
     ]
     assert not dags["backup_database"].timetable.can_be_scheduled

@@ -31,6 +31,7 @@ from neuroca_backup.model.identity import BackupRef, Component, set_id
 from neuroca_backup.model.manifest import Manifest
 from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.model.status import Checked, Level
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.backup import Backups, BackupType, Subject
 from neuroca_backup.services.checking.planning import Rules
 from neuroca_backup.services.checking.running import Checking
@@ -64,11 +65,13 @@ class Installation:
         for store in self.stores.values():
             root.mkdir(exist_ok=True)
             store.initialise()
+        catalog = MemoryCatalog()
         common: dict[str, Any] = {
             "stores": self.stores,
             "keyring": Keyring([key]),
-            "catalog": MemoryCatalog(),
+            "catalog": catalog,
             "workers": 2,
+            "audit": Audit(stores=self.stores, catalog=catalog),
         }
         self.verifier = Verifier(engine=engines.named, **common)
         self.backups = Backups(
@@ -411,7 +414,7 @@ def test_every_corruption_of_a_set_is_found(tmp_path: Path) -> None:
         stores=stores,
         verifier=None,  # type: ignore[arg-type]  # sets need none
         rules=Rules(),
-        catalog=MemoryCatalog(),
+        audit=Audit(stores=stores, catalog=MemoryCatalog()),
     )
     assert checking.doubtful_sets() == []
     chance = random.Random(SEED)

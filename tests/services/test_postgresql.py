@@ -482,7 +482,7 @@ def test_an_unknown_database_is_told_with_those_that_exist(plain: Plain) -> None
     )
     with pytest.raises(NotFoundError, match=r"no database neuroka; it has .*plain_"):
         back_up(wrong)
-    assert not list(runtime.stores["primary"].list())
+    assert not list(runtime.stores["primary"].list("database")), "only the audit trail tells of it"
 
 
 def test_what_an_interrupted_restore_left_half_loaded_is_not_dumped(

@@ -12,6 +12,7 @@ from neuroca_backup.model.backup_set import BackupSet, SetMember
 from neuroca_backup.model.identity import BackupRef, Component, set_id
 from neuroca_backup.model.manifest import Digest, Dump, Manifest, Member, Origin, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Fate, Plan, Rules
@@ -35,12 +36,15 @@ class History:
         self.stores = {name: MemoryStore(name, lambda: self.now) for name in BOTH}
         self.catalog = MemoryCatalog()
         self.rules = Rules(kept=dict.fromkeys(Component, timedelta(days=kept)), **rules)
+        # Apart, so that what tests count, kill and compare is the deletion.
+        self.trails = {name: MemoryStore(name, lambda: self.now) for name in BOTH}
         self.retention = Retention(
             stores=self.stores,
             rules=self.rules,
             catalog=self.catalog,
             workers=1,
             clock=lambda: self.now,
+            audit=Audit(stores=self.trails, catalog=self.catalog, clock=lambda: self.now),
         )
 
     def at(self, day: float) -> History:

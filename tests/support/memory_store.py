@@ -63,6 +63,11 @@ class MemoryStore:
         self._end()
         return data
 
+    def replace(self, key: str, data: bytes, *, expected: bytes) -> None:
+        if self.get(key) != expected:
+            raise StoreUnavailableError(f"{key} was changed", remedy="Look again.")
+        self.put(key, data)
+
     def stat(self, key: str) -> ObjectStat:
         self._begin()
         if key not in self.objects:

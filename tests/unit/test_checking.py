@@ -29,6 +29,7 @@ from neuroca_backup.model.identity import BackupRef, Component, set_id
 from neuroca_backup.model.manifest import Digest, Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.model.status import Finding, Level, Verification
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.checking.planning import Rules
 from neuroca_backup.services.checking.report import Report
 from neuroca_backup.services.checking.running import Checking
@@ -74,18 +75,20 @@ class Shelf:
         self.seconds = 0.0
 
     def checking(self, **rules: Any) -> Checking:
+        audit = Audit(stores=self.stores, catalog=self.catalog)
         verifier = Verifier(
             engine=lambda _: pytest.fail("nothing here is parsed"),
             stores=self.stores,
             keyring=Keyring([]),
             catalog=self.catalog,
             workers=1,
+            audit=audit,
         )
         return Checking(
             stores=self.stores,
             verifier=verifier,
             rules=Rules(**{"readable": 0, "parsed": 0, **rules}),
-            catalog=self.catalog,
+            audit=audit,
             clock=lambda: NOW,
             stopwatch=self._tick,
         )

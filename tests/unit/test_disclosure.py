@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from neuroca_backup.catalog.memory import MemoryCatalog
-from neuroca_backup.errors import AccessDeniedError, ConfigurationError
+from neuroca_backup.errors import AccessDeniedError, ConfigurationError, StoreUnavailableError
 from neuroca_backup.model.identity import Classification
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.classification import Act
 from neuroca_backup.services.disclosure import Approval, require
+from support.memory_store import MemoryStore
 
 RESTRICTED, CONFIDENTIAL = Classification.RESTRICTED, Classification.CONFIDENTIAL
 APPROVAL = Approval.given("the owner", "an audit")
@@ -21,7 +25,18 @@ def ask(
     approval: Approval,
     act: Act = Act.EXPORT_IN_CLEAR,
 ) -> None:
-    require(shown, act, approval=approval, catalog=catalog, actor="op@host")
+    audit = Audit(
+        stores={"primary": MemoryStore("primary", lambda: datetime.now(UTC))},
+        catalog=catalog,
+        actor="op@host",
+    )
+    require(shown, act, approval=approval, audit=audit)
+
+
+def test_what_was_agreed_to_is_not_shown_where_no_store_takes_the_record() -> None:
+    audit = Audit(stores={}, catalog=MemoryCatalog(), actor="op@host")
+    with pytest.raises(StoreUnavailableError, match="no line of export_in_clear airflow"):
+        require({"airflow": RESTRICTED}, Act.EXPORT_IN_CLEAR, approval=APPROVAL, audit=audit)
 
 
 def test_restricted_data_is_not_shown_without_an_approval_and_nothing_is_recorded() -> None:
@@ -42,11 +57,15 @@ def test_with_an_approval_it_is_shown_and_recorded_with_both_names() -> None:
 
     (event,) = catalog.events()
     assert (event.actor, event.action, event.subject) == ("op@host", "export_in_clear", "airflow")
-    assert event.details == {
-        "classification": "restricted",
-        "approved_by": "the owner",
-        "reason": "an audit",
-    }
+    assert (
+        event.details.items()
+        >= {
+            "classification": "restricted",
+            "approved_by": "the owner",
+            "reason": "an audit",
+            "result": "intended",
+        }.items()
+    )
 
 
 def test_what_needs_no_approval_is_recorded_too() -> None:

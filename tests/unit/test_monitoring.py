@@ -17,6 +17,7 @@ from neuroca_backup.errors import UnreachableError
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import Component
 from neuroca_backup.model.status import Checked
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.objectives import telling
 from neuroca_backup.services.objectives.findings import Finding, Kind, Level
 from neuroca_backup.services.objectives.telling import MonitorState, Told, decide
@@ -46,10 +47,12 @@ def watch(
             "sources": sources or default,
         }
     )
+    kept = history.catalog if catalog is None else catalog
     return Objectives(
         settings=settings,
         stores=history.stores,
-        catalog=history.catalog if catalog is None else catalog,
+        catalog=kept,
+        audit=Audit(stores=history.stores, catalog=kept, clock=lambda: history.now),
         divided=lambda name: name == "models",
         clock=lambda: history.now,
     )

@@ -537,8 +537,22 @@ def test_every_deletion_is_in_the_audit_trail_once_and_leaves_the_catalog(
     assert marked[refs[4].backup_id] is None
     history.pass_by(38, 39, 40)
     assert refs[0].backup_id not in {one.backup_id for one in history.catalog.backups()}
-    events = [(e.action, e.subject) for e in history.catalog.events() if e.action != "expire"]
-    assert events.count(("delete", refs[0].backup_id)) == 1
+    events = [
+        e.details["result"]
+        for e in history.catalog.events()
+        if (e.action, e.subject) == ("delete", refs[0].backup_id)
+    ]
+    assert events == ["done", "intended"], "the newest first: it was said before it was done"
+
+
+def test_what_cannot_be_recorded_is_not_deleted(history: History) -> None:
+    refs = daily(history, 5)
+    history.at(31).apply()
+    for trail in history.trails.values():
+        trail.answers = False
+    with pytest.raises(StoreUnavailableError, match="took no line of delete"):
+        history.at(39).apply()
+    assert refs[0].backup_id in history.left()
 
 
 def test_a_rebuilt_catalog_agrees(history: History) -> None:

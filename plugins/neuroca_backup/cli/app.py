@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 
 from neuroca_backup import __version__
 from neuroca_backup.cli import (
+    audit,
     catalog,
     config,
     configure,
+    erase,
     keys,
     make,
     memory,
@@ -110,6 +112,7 @@ app.command("backup")(make.backup)
 app.command("verify")(make.verify)
 app.command("objectives")(objectives.objectives)
 app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)
@@ -125,6 +128,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(recoveries.app, name="recoveries")
 app.add_typer(retention.retention, name="retention")
 app.add_typer(retention.hold, name="hold")
+app.add_typer(audit.app, name="audit")
 
 
 def run() -> NoReturn:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroca_backup.cli.reporting import line
-from neuroca_backup.cli.session import actor
 
 if TYPE_CHECKING:
     from neuroca_backup.model.identity import Classification
@@ -40,8 +39,6 @@ def require_export(
     from neuroca_backup.services.classification import Act
 
     approval = disclosure.Approval.given(approved_by, reason)
-    disclosure.require(
-        shown, Act.EXPORT_IN_CLEAR, approval=approval, catalog=runtime.catalog, actor=actor()
-    )
+    disclosure.require(shown, Act.EXPORT_IN_CLEAR, approval=approval, audit=runtime.audit)
     if approval.approved_by:
         line(f"recorded: approved by {approval.approved_by}: {approval.reason}")

@@ -61,6 +61,7 @@ def model_export(
         render.say(f"{manifest.source}: {engine.summary(manifest)}")
         for note in manifest.dump.notes:
             render.note(note)
+        runtime.audit.note("export", manifest.source, details={"to": str(output)})
     render.say(f"Exported to {output}, in clear; only its owner may read it.")
 
 

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
-import socket
 import stat
 import sys
 from collections.abc import Callable
@@ -112,13 +110,18 @@ class Session:
                 log.warning("Going on without the catalog: %s", error.problem)
                 updates["catalog"] = settings.catalog.model_copy(update={"connection": None})
         return Runtime.build(
-            settings.model_copy(update=updates), self.connections, extra_recipients=extra
+            settings.model_copy(update=updates),
+            self.connections,
+            extra_recipients=extra,
+            actor=actor(),
         )
 
 
 def actor() -> str:
     """Return who runs this, for the records: `user@host`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    from neuroca_backup.services.audit import operating_user
+
+    return operating_user()
 
 
 def passphrase(file: Path | None, *, what: str, confirm: bool = False) -> Callable[[], bytes]:

@@ -57,4 +57,5 @@ def decrypt(  # noqa: PLR0913 - one argument an option
         keyring=runtime.keyring,
         raw=raw,
     )
+    runtime.audit.note("export", backup_id, details={"member": member, "to": str(output)})
     render.say(f"{output}: {found.size:,} bytes of {member} from {found.store}.")

@@ -51,6 +51,7 @@ def vector_export(
     wanted = tuple(collection or ()) or engine.options(settings.options)["collections"]
     with engine.connect(endpoint) as database:
         done = transfer.export(database, endpoint, output, wanted)
+    runtime.audit.note("export", source, details={"to": str(output)})
     _say(done, f"{{}}: {{}} vectors written to {output}.")
 
 

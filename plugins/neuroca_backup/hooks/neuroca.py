@@ -121,7 +121,7 @@ class NeurocaHook(BaseHook):
         from neuroca_backup.settings import default_path, load  # noqa: PLC0415 - as above
 
         settings = self._settings or load(default_path())
-        return Runtime.build(settings, self.connections)
+        return Runtime.build(settings, self.connections, actor=_who())
 
 
 # Airflow's own words are "Timeout" and the number of a process.
@@ -149,6 +149,23 @@ def translated() -> Iterator[None]:
         raise AirflowException(str(error)).with_traceback(error.__traceback__) from None
     except AirflowTaskTimeout as error:
         raise AirflowTaskTimeout(_TIMED_OUT).with_traceback(error.__traceback__) from None
+
+
+def run_actor(run: Any) -> str:
+    """Return who acts in a DAG run, for the records: who triggered it, if anybody, and the run."""
+    place = f"airflow:{run.dag_id}/{run.run_id}"
+    user = getattr(run, "triggering_user_name", None)
+    return f"{user} ({place})" if user else place
+
+
+def _who() -> str:
+    """Return who acts in the task that this is; "" where it is none."""
+    from airflow.sdk import get_current_context  # noqa: PLC0415 - only within a task
+
+    try:
+        return run_actor(get_current_context()["dag_run"])
+    except (RuntimeError, KeyError):
+        return ""
 
 
 def _connection(connection_id: str) -> Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +24,7 @@ from neuroca_backup.keyring.recovery import RecoveryPublicKey
 from neuroca_backup.model import document
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from neuroca_backup.keyring import Recipient
 
@@ -83,10 +84,25 @@ class KeysDocument(BaseModel):
 
 
 class Keyring:
-    """The recipients that this process can offer, KMS keys in the order of preference."""
+    """The recipients that this process can offer, KMS keys in the order of preference.
 
-    def __init__(self, recipients: Sequence[Recipient]) -> None:
+    `former` recipients open what was wrapped for them once; nothing is wrapped for them any more.
+    `on_use` is told the first time a backup's keyset was opened: its id, and the recipient that
+    did it; or "", where none of those that were asked could.
+    """
+
+    def __init__(
+        self,
+        recipients: Sequence[Recipient],
+        *,
+        former: Sequence[Recipient] = (),
+        on_use: Callable[[str, str], None] = lambda _backup_id, _recipient: None,
+    ) -> None:
         self._recipients = tuple(recipients)
+        self._former = tuple(former)
+        self._on_use = on_use
+        self._told: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
 
     def wrap(self, keyset: Keyset, backup_id: str) -> KeysDocument:
         """Return `keyset` wrapped for every recipient; one that cannot be reached fails it all.
@@ -142,15 +158,28 @@ class Keyring:
                 answers[entry.label] = str(error)
                 _log.warning("%s could not be unwrapped by %s: %s", name, entry.label, error)
             else:
+                self._tell(backup_id, entry.label)
                 return Keyset.from_bytes(secret)
+        if failures:
+            self._tell(backup_id, "")
         raise _nobody(name, answers, failures)
 
     def rewrap(self, document: KeysDocument, *, backup_id: str, name: str) -> KeysDocument:
         """Return the same keyset wrapped for this keyring's recipients, and for no other."""
         return self.wrap(self.unwrap(document, backup_id=backup_id, name=name), backup_id)
 
+    def _tell(self, backup_id: str, recipient: str) -> None:
+        use = (backup_id, recipient)
+        with self._lock:
+            known = use in self._told
+            self._told.add(use)
+        if not known:
+            self._on_use(backup_id, recipient)
+
     def _offers(self, document: KeysDocument) -> list[tuple[Recipient, WrappedKeyset]]:
-        at_hand_first = sorted(self._recipients, key=lambda one: one.kind == kms.KIND)
+        at_hand_first = sorted(
+            (*self._recipients, *self._former), key=lambda one: one.kind == kms.KIND
+        )
         return [
             (recipient, entry)
             for recipient in at_hand_first

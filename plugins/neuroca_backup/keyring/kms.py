@@ -6,6 +6,7 @@ See https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -114,23 +115,37 @@ class KmsRecipient:
         secret: bytes = self._call("decrypt", "Plaintext", backup_id, CiphertextBlob=wrapped)
         return secret
 
+    def renewed_at(self) -> datetime:
+        """Return when (aware) the key got the material that it wraps with: made, or rotated.
+
+        It needs kms:DescribeKey and kms:ListKeyRotations.
+        https://docs.aws.amazon.com/kms/latest/developerguide/rotate-keys.html
+
+        Raises:
+            BackupError: KMS did not tell, so it is not known.
+        """
+        made: datetime = self._ask("describe_key")["KeyMetadata"]["CreationDate"]
+        rotations = self._ask("list_key_rotations").get("Rotations", ())
+        newest: datetime = max([made, *(one["RotationDate"] for one in rotations)])
+        return newest.astimezone(UTC)
+
     @cached_property
     def _client(self) -> Any:
         return self._client_factory()
 
     def _call(self, operation: str, answer: str, backup_id: str, **payload: bytes) -> Any:
+        context = {"neuroca:backup_id": backup_id}
+        return self._ask(operation, EncryptionContext=context, **payload)[answer]
+
+    def _ask(self, operation: str, **payload: Any) -> Any:
         try:
-            return getattr(self._client, operation)(
-                KeyId=self.id,
-                EncryptionContext={"neuroca:backup_id": backup_id},
-                **payload,
-            )[answer]
+            return getattr(self._client, operation)(KeyId=self.id, **payload)
         except (boto.BotoCoreError, boto.ClientError) as error:
             raise _translate(error, operation, self.id, self.region) from error
 
 
 def _translate(error: Exception, operation: str, key_arn: str, region: str) -> BackupError:
-    what = f"kms:{operation.capitalize()} with {key_arn}"
+    what = f"kms:{_action(operation)} with {key_arn}"
     if isinstance(error, boto.ClientError):
         return _translate_answer(error, what, operation, key_arn, region)
     if isinstance(error, (boto.ConnectionError, boto.HTTPClientError)):
@@ -156,7 +171,7 @@ def _translate_answer(
     if code in _DENIED:
         return AccessDeniedError(
             f"{what} was refused ({code})",
-            remedy=f"Check the credentials, allow them kms:{operation.capitalize()} in the key's "
+            remedy=f"Check the credentials, allow them kms:{_action(operation)} in the key's "
             "policy and in their own, and check the clock of this machine.",
             key_arn=key_arn,
             code=code,
@@ -184,6 +199,11 @@ def _translate_answer(
         key_arn=key_arn,
         code=code,
     )
+
+
+def _action(operation: str) -> str:
+    """Return the name that IAM has for a method of the client."""
+    return "".join(word.capitalize() for word in operation.split("_"))
 
 
 def _unreachable(problem: str, key_arn: str, region: str) -> UnreachableError:

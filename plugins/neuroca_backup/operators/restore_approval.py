@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import (
 from typing_extensions import override
 
 from neuroca_backup.errors import BackupError
-from neuroca_backup.hooks.neuroca import translated
+from neuroca_backup.hooks.neuroca import NeurocaHook, translated
 from neuroca_backup.operators.restore_plan import planned_again, proposal_of
 from neuroca_backup.operators.restore_step import (
     CHECKS,
@@ -105,6 +105,7 @@ class ApproveOperator(HITLOperator):
         user: Mapping[str, str] = event.get("responded_by_user") or {}
         name = user.get("name") or user.get("id") or ""
         if event["chosen_options"] != [APPROVE]:
+            self._note(name or "somebody unknown", "rejected", sha256=sha256)
             self._refuse(context, f"rejected by {name or 'somebody unknown'}")
         if not name:
             self._refuse(context, "approved by somebody whose name Airflow does not tell")
@@ -118,8 +119,14 @@ class ApproveOperator(HITLOperator):
             )
             raise self._question(context, sha256=sha256, deadline=until)
         self._require_the_same(context, sha256, approved_by=name)
+        self._note(name, "approved", sha256=sha256)
         self.log.info("Approved by %s: plan %s", name, sha256)
         return {"approved_by": name, "sha256": sha256}
+
+    def _note(self, who: str, result: str, *, sha256: str) -> None:
+        audit = NeurocaHook().runtime.audit
+        details = {"plan": sha256, "run": audit.actor}
+        audit.note("approve", _sources(self.orders), actor=who, result=result, details=details)
 
     @property
     def _patience(self) -> timedelta:

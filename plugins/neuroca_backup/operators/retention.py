@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from neuroca_backup.errors import ConfigurationError
-from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.hooks.neuroca import NeurocaHook, run_actor, translated
 from neuroca_backup.model.identity import Component
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class RetentionOperator(BaseOperator):
 
 
 def _actor(context: Context) -> str:
-    run = context["dag_run"]
-    return f"airflow:{run.dag_id}/{run.run_id}"
+    return run_actor(context["dag_run"])
 
 
 class PlanRetentionOperator(RetentionOperator):
@@ -185,7 +184,14 @@ class RecordRetentionOperator(RetentionOperator):
         report = {**sums, "swept": swept, "failed": failed}
         self.log.info("Retention: %s", report)
         with translated():
-            NeurocaHook().runtime.retention.note_run(actor=_actor(context), details=report)
+            synced = NeurocaHook().runtime.retention.note_run(actor=_actor(context), details=report)
+        for store, count in synced.added.items():
+            if count:
+                self.log.warning(
+                    "The audit trail in %s lacked %d events; it has them now", store, count
+                )
+        for store, why in synced.problems.items():
+            self.log.warning("The audit trail in %s was not caught up: %s", store, why)
         if failed:
             raise AirflowFailException(
                 f"Not all of the run succeeded: {', '.join(failed)}. The log of each says why; "

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from neuroca_backup import __version__
 from neuroca_backup.catalog import Catalog
@@ -37,6 +38,7 @@ from neuroca_backup.model.identity import (
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import asking, chains, pipeline, unchanged
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory, Listed
 from neuroca_backup.services.ledger import Ledger, timed
@@ -89,6 +91,25 @@ class BackupType(StrEnum):
     INCREMENTAL = "incremental"
 
 
+_Call = ParamSpec("_Call")
+_Made = TypeVar("_Made")
+
+
+def _recorded(
+    stage: Callable[Concatenate[Backups, Any, _Call], _Made],
+) -> Callable[Concatenate[Backups, Any, _Call], _Made]:
+    """Note in the audit trail that a stage has failed, where it does."""
+
+    @wraps(stage)
+    def recorded(
+        self: Backups, of: BackupRef | Ticket, /, *args: _Call.args, **kwargs: _Call.kwargs
+    ) -> _Made:
+        with self._audit.failing("backup", of.backup_id, stage=stage.__name__):
+            return stage(self, of, *args, **kwargs)
+
+    return recorded
+
+
 class Backups:
     """The stages of a backup as methods; each takes the previous one's ticket and gives the next.
 
@@ -100,6 +121,7 @@ class Backups:
         spool: Where `staged` keeps files between stages.
         compression: Level and threads of zstd.
         workers: Members handled at once.
+        audit: The audit trail; without one, that of these stores.
     """
 
     def __init__(
@@ -112,17 +134,20 @@ class Backups:
         spool: Spool,
         compression: CompressionSettings,
         workers: int,
+        audit: Audit | None = None,
     ) -> None:
         self._subject = subject
         self._stores = stores
         self._primary = next(iter(stores.values()))
         self._keyring = keyring
         self._ledger = Ledger(catalog)
+        self._audit = audit or Audit(stores=stores, catalog=catalog)
         self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers)
         self._spool = spool
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
 
+    @_recorded
     def dump(
         self,
         ref: BackupRef,
@@ -170,10 +195,12 @@ class Backups:
             (folder, record), reason = self._continuing(subject, ref, backup_type, into_spool)
             return self._complete(ref, folder, _noted(record, reason))
 
+    @_recorded
     def compress(self, ticket: Ticket) -> Ticket:
         """Compress every member in the spool, then delete the dump."""
         return self._stage(ticket, "compress", self._compress)
 
+    @_recorded
     def encrypt(self, ticket: Ticket) -> Ticket:
         """Seal every member in the spool for all recipients and write the manifest beside them.
 
@@ -181,6 +208,7 @@ class Backups:
         """
         return self._stage(ticket, "encrypt", self._encrypt)
 
+    @_recorded
     def upload(self, ticket: Ticket) -> Ticket:
         """Copy the sealed backup to the primary store, the manifest last, then empty the spool."""
         if ticket.unchanged:
@@ -209,9 +237,11 @@ class Backups:
             keys = (folder.path / "keys.json").read_bytes()
             self._primary.put(ticket.ref.keys_key(manifest.attempt), keys)
             winner = self._copies.commit(self._primary, sealed)
+        self._made(winner)
         self._spool.clear(ticket.backup_id)
         return _stored_ticket(ticket.ref, winner)
 
+    @_recorded
     def stream(
         self,
         ref: BackupRef,
@@ -278,11 +308,16 @@ class Backups:
             # From here on a manifest may stand, whatever answer comes back: nothing that it may
             # name is deleted because of an error.
             winner = self._copies.commit(self._primary, sealed)
+        self._made(winner)
         return _stored_ticket(ref, winner)
 
+    @_recorded
     def replicate(self, ref: BackupRef) -> Ticket:
         """Copy the backup from the primary to every other store, each manifest last."""
-        return _stored_ticket(ref, self._copies.replicate(ref))
+        ticket = _stored_ticket(ref, self._copies.replicate(ref))
+        others = [name for name, store in self._stores.items() if store is not self._primary]
+        self._audit.note("replicate", ref.backup_id, details={"stores": others})
+        return ticket
 
     def clear(self, ref: BackupRef) -> None:
         """Leave nothing of this backup in the spool."""
@@ -321,6 +356,16 @@ class Backups:
                 finally:
                     self.clear(ref)
         return made if made.unchanged else self.replicate(ref)
+
+    def _made(self, manifest: Manifest) -> None:
+        details = {
+            "store": self._primary.name,
+            "engine": manifest.engine,
+            "kind": manifest.kind,
+            "bytes": manifest.own_size,
+            "members": len(manifest.members),
+        }
+        self._audit.note("backup", manifest.backup_id, details=details)
 
     def _preflight(self, ref: BackupRef, keyset: Keyset) -> bytes:
         """Try every store and every recipient; return the keys.json of `keyset`."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from neuroca_backup.catalog import AuditEvent, Catalog
 from neuroca_backup.errors import AccessDeniedError, ConfigurationError
 from neuroca_backup.model.identity import Classification
+from neuroca_backup.services.audit import INTENDED, Audit
 from neuroca_backup.services.classification import Act, allows
-from neuroca_backup.services.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +48,14 @@ def require(
     act: Act,
     *,
     approval: Approval,
-    catalog: Catalog,
-    actor: str,
+    audit: Audit,
 ) -> None:
-    """Record that `actor` is about to do `act` with everything `shown`, by what it is called.
+    """Record that somebody is about to do `act` with everything `shown`, by what it is called.
 
     Raises:
         AccessDeniedError: Something shown needs an approval that was not given, or is not allowed
             at all; nothing was recorded.
+        BackupError: It needed an approval, and no store took the record of it.
     """
     for name, classification in shown.items():
         decision = allows(classification, act)
@@ -68,21 +66,17 @@ def require(
                 subject=name,
                 classification=classification.value,
             )
-    ledger = Ledger(catalog)
     for name, classification in shown.items():
-        event = AuditEvent(
-            at=datetime.now(UTC),
-            actor=actor,
-            action=act.name.lower(),
-            subject=name,
+        log.info("%s is about to %s: %s", audit.actor, act, name)
+        # What somebody had to agree to is not done unrecorded.
+        record = audit.require if approval.approved_by else audit.note
+        record(
+            act.name.lower(),
+            name,
+            result=INTENDED,
             details={
                 "classification": classification.value,
                 "approved_by": approval.approved_by or None,
                 "reason": approval.reason or None,
             },
-        )
-        log.info("%s is about to %s: %s", actor, act, event.model_dump_json())
-        ledger.note(
-            f"that {actor} is about to {act}: {name}",
-            lambda catalog, event=event: catalog.record_event(event),  # type: ignore[misc]  # mypy: defaults
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from neuroca_backup import sandbox
-from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
+from neuroca_backup.catalog import Catalog, RestoreRecord
 from neuroca_backup.engines import Engine, Previewing, Question, Restorable, RestoreTarget
 from neuroca_backup.errors import (
     BackupError,
@@ -32,6 +32,7 @@ from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.tickets import FetchReport, RestorePlan, Ticket
 from neuroca_backup.services import asking, pipeline, planning
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.fetch import Fetching, no_copy, told
 from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.ledger import Ledger
@@ -54,6 +55,7 @@ class Restores:
         catalog: Where restores are noted.
         spool: Where fetched members lie, in clear, until they are loaded.
         workers: Members fetched at once.
+        audit: The audit trail; without one, that of these stores.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Restores:
         catalog: Catalog,
         spool: Spool,
         workers: int,
+        audit: Audit | None = None,
     ) -> None:
         self._engine = engine
         self._stores = stores
         self._keyring = keyring
         self._ledger = Ledger(catalog)
+        self._audit = audit or Audit(stores=stores, catalog=catalog)
         self._spool = spool
         self._workers = workers
 
@@ -310,15 +314,18 @@ class Restores:
         self._ledger.note(
             f"restore {plan.restore_id}", lambda catalog: catalog.record_restore(record)
         )
-        event = AuditEvent(
-            at=record.finished_at,
+        self._audit.note(
+            "restore",
+            plan.backup_id,
             actor=actor,
-            action="restore",
-            subject=plan.backup_id,
-            details={"target": target, "outcome": outcome, "restore_id": plan.restore_id},
-        )
-        self._ledger.note(
-            f"the audit of restore {plan.restore_id}", lambda catalog: catalog.record_event(event)
+            result=outcome,
+            details={
+                "target": target,
+                "outcome": outcome,
+                "restore_id": plan.restore_id,
+                "store": record.store,
+                "bytes": record.bytes_restored,
+            },
         )
         return record
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from neuroca_backup.catalog import Catalog
@@ -18,6 +18,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.status import Level, Verification
+from neuroca_backup.services.audit import FAILED, Audit
 from neuroca_backup.services.examination import Examination
 from neuroca_backup.services.inventory import holds, read_verification
 from neuroca_backup.services.ledger import Ledger
@@ -35,6 +36,7 @@ class Verifier:
         keyring: Who can unwrap keys; needed for READABLE and above.
         catalog: Where results are noted, beside the one kept in the store itself.
         workers: Members read at once.
+        audit: The audit trail; without one, that of these stores.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Verifier:
         keyring: Keyring,
         catalog: Catalog,
         workers: int,
+        audit: Audit | None = None,
     ) -> None:
         self._engine = engine
         self._stores = stores
         self._keyring = keyring
         self._ledger = Ledger(catalog)
+        self._audit = audit or Audit(stores=stores, catalog=catalog)
         self._workers = workers
 
     def verify(self, ref: BackupRef, *, level: Level = Level.PARSED) -> dict[str, Verification]:
@@ -65,6 +69,7 @@ class Verifier:
         deepest = "secondary" if "secondary" in self._stores else next(iter(self._stores))
         results: dict[str, Verification] = {}
         failures: list[BackupError] = []
+        unchecked: list[str] = []
         held = False
         # A store that does not answer must not keep the others from being checked.
         for name in self._stores:
@@ -73,10 +78,12 @@ class Verifier:
                 held = held or present
                 if present or name != "tertiary":
                     depth = level if name == deepest else Level.INTACT
-                    results[name] = self.check(ref, name, level=depth)
+                    results[name] = self._check(ref, name, level=depth)
             except BackupError as error:
                 log.error("%s could not be checked in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
                 failures.append(error)
+                unchecked.append(name)
+        self._note(ref, results, unchecked=unchecked)
         if not held and not failures:
             raise NotFoundError(
                 f"There is no backup {ref.backup_id} in {', '.join(self._stores)}",
@@ -105,6 +112,26 @@ class Verifier:
 
         The result says what the check before it had proven: see `Verification.after`.
         """
+        with self._audit.failing("verify", ref.backup_id, store=store_name):
+            result = self._check(ref, store_name, level=level)
+        self._note(ref, {store_name: result})
+        return result
+
+    def _note(
+        self, ref: BackupRef, results: Mapping[str, Verification], *, unchecked: Sequence[str] = ()
+    ) -> None:
+        """Note what a check found, one line for all stores."""
+        findings = sum(len(one.findings) for one in results.values())
+        sound = results and not unchecked and all(one.sound for one in results.values())
+        levels = {name: one.level.name for name, one in results.items()}
+        self._audit.note(
+            "verify",
+            ref.backup_id,
+            result=("sound" if sound else f"{findings} findings" if findings else FAILED),
+            details={"level": levels, "findings": findings, "unchecked": unchecked},
+        )
+
+    def _check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
         store = self._stores[store_name]
         result = self.examine(ref, store_name, level=level).after(_former(store, ref))
         if holds(store, ref):

@@ -12,6 +12,7 @@ from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
+from neuroca_backup.settings.rotation import KeyRotationSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "Cron",
     "Duration",
     "EncryptionSettings",
+    "KeyRotationSettings",
     "LocalStoreSettings",
     "MonitorSettings",
     "NotificationSettings",

@@ -20,6 +20,7 @@ from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.agreement import AgreementSettings
 from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
+from neuroca_backup.settings.rotation import KeyRotationSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -290,6 +291,7 @@ class Settings(Strict):
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
     verification: VerificationSettings = VerificationSettings()
+    key_rotation: KeyRotationSettings = KeyRotationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
     agreement: tuple[AgreementSettings, ...] = ()
     classification: ClassificationSettings = ClassificationSettings()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from neuroca_backup.errors import PermanentError
+from neuroca_backup.errors import PermanentError, StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,51 @@ class Locking(Protocol):
         A lock without an end is one until the last moment that there is.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of an object; `current` is the one that reading gives."""
+
+    key: str
+    version: str
+    current: bool
+
+
+@runtime_checkable
+class Versioning(Protocol):
+    """What a store can do that may keep what was overwritten or deleted."""
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Yield every version of every object in the folder `prefix`, of deleted ones, too."""
+        ...
+
+    def delete_version(self, found: ObjectVersion) -> None:
+        """Remove this version for good; the others stay."""
+        ...
+
+
+@runtime_checkable
+class Replacing(Protocol):
+    """What a store can do where two may change the same small object at once."""
+
+    def replace(self, key: str, data: bytes, *, expected: bytes) -> None:
+        """Write `data` in the place of `expected`, which must still be what `key` holds.
+
+        Raises:
+            StoreUnavailableError: Somebody has changed it: look again.
+        """
+        ...
+
+
+def changed(label: str, *, store: str, key: str) -> StoreUnavailableError:
+    """Return the error of `replace` where the object `label` is not what was expected."""
+    return StoreUnavailableError(
+        f"{label} was changed by somebody else meanwhile",
+        remedy="It is tried again with what it holds now.",
+        store=store,
+        key=key,
+    )
 
 
 def check_key(key: str, *, store: str, reserved: tuple[str, ...] = ()) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from neuroca_backup.catalog import AuditEvent, Catalog
 from neuroca_backup.errors import (
     ArchivedError,
     BackupError,
@@ -17,12 +16,12 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.model.identity import Component, is_part_of
 from neuroca_backup.model.status import Level
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.checking import planning
 from neuroca_backup.services.checking.planning import Check, Plan, Rules
 from neuroca_backup.services.checking.report import Report
 from neuroca_backup.services.checking.survey import survey
 from neuroca_backup.services.inventory import Inventory
-from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.sets import Sets
 from neuroca_backup.services.verify import Verifier
 from neuroca_backup.stores import Store
@@ -37,7 +36,7 @@ class Checking:
         stores: Every configured store by name.
         verifier: Checks one copy, and records the result.
         rules: How often, and how deep.
-        catalog: Where runs are noted.
+        audit: Where runs are noted.
         clock: What time it is, aware.
         stopwatch: Seconds that only grow, for how long a run takes.
     """
@@ -48,14 +47,14 @@ class Checking:
         stores: Mapping[str, Store],
         verifier: Verifier,
         rules: Rules,
-        catalog: Catalog,
+        audit: Audit,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stores = stores
         self._verifier = verifier
         self._rules = rules
-        self._ledger = Ledger(catalog)
+        self._audit = audit
         self._clock = clock
         self._stopwatch = stopwatch
 
@@ -162,10 +161,7 @@ class Checking:
 
     def note_run(self, *, actor: str, details: Mapping[str, object]) -> None:
         """Note in the audit trail that a run has come to its end."""
-        event = AuditEvent(
-            at=self._clock(), actor=actor, action="verify", subject="all sources", details=details
-        )
-        self._ledger.note("the audit of verify", lambda catalog: catalog.record_event(event))
+        self._audit.note("verify", "all sources", actor=actor, details=details, at=self._clock())
 
     def _plan(
         self, component: Component, source: str, *, whole: bool, level: Level | None

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
+from neuroca_backup.catalog import Catalog, RestoreRecord
 from neuroca_backup.catalog.null import NullCatalog
 from neuroca_backup.errors import BackupError
 from neuroca_backup.model.identity import Component
 from neuroca_backup.services import history
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.forecast import LOOKED_AT, Outlook, outlook
 from neuroca_backup.services.history import History
-from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.objectives import judging, recovery, telling
 from neuroca_backup.services.objectives.findings import Finding, Kind, Level
 from neuroca_backup.services.objectives.gathering import Gathering, Watched
@@ -47,6 +47,7 @@ class Objectives:
         settings: The objectives, the sources and the rules of the monitor.
         stores: Every configured store.
         catalog: The catalog; one that keeps nothing where none is configured.
+        audit: Where it is noted what people were told.
         divided: Says whether a source of backup.yaml is many things, each backed up by itself.
         clock: Gives the time (aware).
     """
@@ -57,12 +58,14 @@ class Objectives:
         settings: Settings,
         stores: Mapping[str, Store],
         catalog: Catalog,
+        audit: Audit,
         divided: Callable[[str], bool],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._catalog = catalog
+        self._audit = audit
         self._divided = divided
         self._clock = clock
 
@@ -148,14 +151,13 @@ class Objectives:
 
     def note(self, tell: Sequence[Finding], *, actor: str) -> None:
         """Note in the audit trail what was told."""
-        event = AuditEvent(
-            at=self._clock(),
+        self._audit.note(
+            "alert",
+            telling.subject(tell),
             actor=actor,
-            action="alert",
-            subject=telling.subject(tell),
             details={"findings": [f"{one.level.word}: {one.key}" for one in tell]},
+            at=self._clock(),
         )
-        Ledger(self._catalog).note("an alert", lambda catalog: catalog.record_event(event))
 
     def _judged(self, facts: Facts) -> tuple[Finding, ...]:
         return judging.judge(self._clock(), facts, Rules.of(self._settings))

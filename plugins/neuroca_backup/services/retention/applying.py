@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from neuroca_backup.catalog import AuditEvent, Catalog
-from neuroca_backup.errors import BackupError, PermanentError, StoreUnavailableError
+from neuroca_backup.catalog import Catalog
+from neuroca_backup.errors import (
+    BackupError,
+    PermanentError,
+    StoreUnavailableError,
+    TargetRefusedError,
+)
+from neuroca_backup.model.erasure import Erasure, key_of
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
+from neuroca_backup.services.audit import Audit, Synced
 from neuroca_backup.services.ledger import Ledger
-from neuroca_backup.services.retention import erasing, marks, planning
-from neuroca_backup.services.retention.planning import Decision, Fate, Plan, Rules
+from neuroca_backup.services.retention import certifying, demanded, erasing, marks, planning
+from neuroca_backup.services.retention.planning import Decision, Fate, Plan, Record, Rules
 from neuroca_backup.services.retention.survey import Survey, sources, survey
 from neuroca_backup.services.retention.sweeping import Sweeper, Swept
 from neuroca_backup.stores import Store
@@ -44,9 +51,10 @@ class Retention:
         stores: Every configured store by name; what is needed by the copies of one that is not
             given would be deleted.
         rules: How long what is kept.
-        catalog: Where deletions are noted.
+        catalog: Where it is noted what is gone.
         workers: Objects handled at once.
         clock: What time it is, aware.
+        audit: The audit trail; without one, that of these stores.
     """
 
     def __init__(
@@ -57,10 +65,12 @@ class Retention:
         catalog: Catalog,
         workers: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Audit | None = None,
     ) -> None:
         self._stores = stores
         self._rules = rules
         self._ledger = Ledger(catalog)
+        self._audit = audit or Audit(stores=stores, catalog=catalog, clock=clock)
         self._workers = workers
         self._clock = clock
 
@@ -112,6 +122,42 @@ class Retention:
                 standing.add(one.record.backup_id)
                 done.spared.append(one.record.backup_id)
         return done
+
+    def erasable(self, ref: BackupRef) -> Record:
+        """Return the backup `ref`, which may be erased on demand; nothing is touched.
+
+        Raises:
+            NotFoundError: No store has it.
+            TargetRefusedError: It is held, locked, or needed by other backups; says what to do.
+            StoreUnavailableError, PermanentError: Not everything could be read.
+        """
+        found = self._survey(ref.component, ref.source)
+        _require_certain(self._plan(found), transient=bool(found.unknown) and found.transient)
+        return demanded.require_free(self._stores, ref, found.records, now=self._clock())
+
+    def erase(self, ref: BackupRef, *, reason: str, actor: str) -> Erasure:
+        """Erase `ref` at once, whatever its age; return the certificate.
+
+        Where a store fails half way the backup is no backup any more; the next run of retention
+        goes on, and only then is there a certificate.
+
+        Raises:
+            NotFoundError, TargetRefusedError: See `erasable`; nothing was touched.
+            BackupError: A store's own; there is no certificate yet.
+        """
+        self.erasable(ref)
+        now = self._clock()
+        tombstone = Tombstone(
+            backup_id=ref.backup_id, expired_at=now, erase_after=now, reason=reason, actor=actor
+        )
+        certificate = self._destroy(ref, {"": tombstone}, "erase", actor)
+        if certificate is None:
+            raise TargetRefusedError(
+                f"{ref.backup_id} was put on hold a moment ago, so it is not erased",
+                remedy="Talk to who holds it: `neuroca-backup hold list`.",
+                backup_id=ref.backup_id,
+            )
+        return certificate
 
     def sweep(self, *, actor: str) -> Swept:
         """Remove what never became a backup, or is left of none, from every store.
@@ -169,9 +215,10 @@ class Retention:
         """Yield every hold there is, also those that are over."""
         return marks.held(self._stores)
 
-    def note_run(self, *, actor: str, details: Mapping[str, object]) -> None:
-        """Note in the audit trail that a run has come to its end."""
+    def note_run(self, *, actor: str, details: Mapping[str, object]) -> Synced:
+        """Note in the audit trail that a run is over; give every store the lines that it lacks."""
         self._note("all sources", "retention", actor, details)
+        return self._audit.sync()
 
     def _survey(self, component: Component, source: str) -> Survey:
         return survey(
@@ -225,40 +272,60 @@ class Retention:
         self._marked(ref, now)
 
     def _erase(self, one: Decision, done: Applied, actor: str) -> bool:
-        record, ref = one.record, one.record.ref
-        mark = max(record.tombstones.values(), key=lambda found: found.expired_at)
+        log.info("Deleting %s: %s", one.record.backup_id, one.reason)
+        if self._destroy(one.record.ref, one.record.tombstones, "delete", actor) is None:
+            return False
+        done.erased.append(one.record.backup_id)
+        done.size += one.record.size
+        return True
+
+    def _destroy(
+        self, ref: BackupRef, tombstones: Mapping[str, Tombstone], action: str, actor: str
+    ) -> Erasure | None:
+        """Delete a marked backup everywhere; return the certificate, or None where it is held."""
+        mark = max(tombstones.values(), key=lambda found: found.expired_at)
         since = min(
-            (m.erasing_since for m in record.tombstones.values() if m.erasing_since is not None),
+            (m.erasing_since for m in tombstones.values() if m.erasing_since is not None),
             default=self._clock(),
         )
-        begun = mark.model_copy(update={"erasing_since": since})
+        details = {
+            "reason": mark.reason,
+            "expired_at": mark.expired_at.isoformat(),
+            "stores": sorted(self._stores),
+        }
+        certificates: list[Erasure] = []
 
-        def note() -> None:
-            # The moment and the words are those of the tombstone: repeated, it is the same event.
-            details = {
-                "reason": mark.reason,
-                "expired_at": mark.expired_at.isoformat(),
-                "stores": sorted(self._stores),
+        def begin() -> None:
+            certifying.begin(
+                self._stores, ref, reason=mark.reason, actor=mark.actor, now=self._clock()
+            )
+
+        def end() -> None:
+            certificate, digest = certifying.complete(self._stores, ref, now=self._clock())
+            certificates.append(certificate)
+            destroyed = {
+                "keys": len(certificate.keys),
+                "versions": sum(found.versions for found in certificate.keys),
+                "certificate": key_of(ref),
+                "sha256": digest,
             }
-            self._note(ref.backup_id, "delete", actor, details, at=since)
+            self._note(ref.backup_id, action, actor, details | destroyed)
             self._ledger.note(
                 f"the end of {ref.backup_id}",
                 lambda catalog: catalog.forget_backup(ref.backup_id),
             )
 
-        log.info("Deleting %s: %s", ref.backup_id, one.reason)
-        if not erasing.erase(
+        self._audit.require(action, ref.backup_id, actor=actor, details=details)
+        erasing.erase(
             self._stores,
             ref,
-            begun=begun,
+            begun=mark.model_copy(update={"erasing_since": since}),
             now=self._clock(),
             workers=self._workers,
-            before_last=note,
-        ):
-            return False
-        done.erased.append(ref.backup_id)
-        done.size += record.size
-        return True
+            before_first=begin,
+            before_last=end,
+        )
+        return certificates[0] if certificates else None
 
     def _marked(self, ref: BackupRef, at: datetime | None) -> None:
         self._ledger.note(
@@ -266,21 +333,8 @@ class Retention:
             lambda catalog: catalog.record_expiry(ref.backup_id, at),
         )
 
-    def _note(
-        self,
-        subject: str,
-        action: str,
-        actor: str,
-        details: Mapping[str, object],
-        *,
-        at: datetime | None = None,
-    ) -> None:
-        event = AuditEvent(
-            at=at or self._clock(), actor=actor, action=action, subject=subject, details=details
-        )
-        self._ledger.note(
-            f"the audit of {action} {subject}", lambda catalog: catalog.record_event(event)
-        )
+    def _note(self, subject: str, action: str, actor: str, details: Mapping[str, object]) -> None:
+        self._audit.note(action, subject, actor=actor, details=details)
 
 
 def _require_certain(plan: Plan, *, transient: bool) -> None:

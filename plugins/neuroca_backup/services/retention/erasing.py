@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
 
 from neuroca_backup.errors import NotFoundError, StoreUnavailableError
 from neuroca_backup.model.identity import BackupRef
@@ -19,7 +19,7 @@ from neuroca_backup.model.retention import Tombstone
 from neuroca_backup.services import pipeline
 from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.services.retention import marks
-from neuroca_backup.stores import ObjectStat, Store
+from neuroca_backup.stores import ObjectStat, Store, Versioning
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,14 @@ def erase(
     begun: Tombstone,
     now: datetime,
     workers: int,
+    before_first: Callable[[], None],
     before_last: Callable[[], None],
 ) -> bool:
     """Delete `ref` everywhere; return False, with nothing deleted, where somebody holds it.
 
-    `begun` is the tombstone that says since when it is being deleted. `before_last` is called when
-    all but the tombstones is gone: what it does is done again if it is interrupted.
+    `begun` is the tombstone that says since when it is being deleted. `before_first` is called when
+    nobody can stop it any more and nothing is gone yet, `before_last` when all but the tombstones
+    is gone: what they do is done again if it is interrupted.
 
     Raises:
         StoreUnavailableError: Something was written meanwhile; the next run deletes that, too.
@@ -71,6 +73,7 @@ def erase(
     if any(one.stands(now) for one in marks.holds_of(stores, ref)):
         _give_way(stores, ref, before)
         return False
+    before_first()
     for name in marked:
         _erase_in(stores[name], ref, workers=workers)
     before_last()
@@ -102,13 +105,17 @@ def _give_way(
 
 
 def _erase_in(store: Store, ref: BackupRef, *, workers: int) -> None:
-    for attempt in list(store.folders(ref.prefix)):
-        key = ref.keys_key(attempt)
+    keys = {ref.keys_key(attempt) for attempt in store.folders(ref.prefix)}
+    keys |= {key for key in _kept(store, ref) if key.endswith("/keys.json")}
+    for key in sorted(keys):
         if attempt_of(ref, key) is not None:
             store.delete(key)
     store.delete(ref.manifest_key)
     members = (one for one in store.list(ref.prefix) if attempt_of(ref, one.key) is not None)
     delete_all(store, members, workers=workers)
+    for key in _kept(store, ref):
+        if attempt_of(ref, key) is not None:
+            store.delete(key)
     for key in sorted(beside(ref) - {ref.tombstone_key}):
         store.delete(key)
     left = next((one.key for one in _ours(store, ref)), None)
@@ -118,6 +125,12 @@ def _erase_in(store: Store, ref: BackupRef, *, workers: int) -> None:
             remedy="The next run deletes it. Do not verify or replicate an expired backup.",
             key=left,
         )
+
+
+def _kept(store: Store, ref: BackupRef) -> Iterator[str]:
+    """Yield the keys of a backup that have versions, also where somebody has deleted the object."""
+    if isinstance(store, Versioning):
+        yield from (key for key, _ in groupby(one.key for one in store.versions(ref.prefix)))
 
 
 def _ours(store: Store, ref: BackupRef) -> Iterator[ObjectStat]:

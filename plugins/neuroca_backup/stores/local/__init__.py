@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -19,7 +20,7 @@ from neuroca_backup.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from neuroca_backup.stores import ObjectStat, Store, check_key
+from neuroca_backup.stores import ObjectStat, Store, changed, check_key
 from neuroca_backup.stores.local import errors, files
 
 if TYPE_CHECKING:
@@ -165,6 +166,23 @@ class LocalStore:
             for parent in path.parents:
                 if parent == self._root() or not files.remove_if_empty(parent):
                     break
+
+    def replace(self, key: str, data: bytes, *, expected: bytes) -> None:
+        """Write while no other process of ours can, having looked at what is there."""
+        path = self._file(key)
+        with self._translated(key):
+            fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with self._translated(key):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            found = self.get(key)
+            if found == data:
+                return
+            if found != expected:
+                raise changed(self._label(key), store=self.name, key=key)
+            self.put(key, data)
+        finally:
+            os.close(fd)
 
     def copy_from(self, other: Store, key: str) -> bool:  # noqa: ARG002 - part of the contract
         """Return False: a hard link would make both copies the same bytes on the same disk."""

@@ -16,7 +16,7 @@ from neuroca_backup.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from neuroca_backup.stores import ObjectStat, Store, check_key
+from neuroca_backup.stores import ObjectStat, ObjectVersion, Store, changed, check_key
 from neuroca_backup.stores.s3 import streams
 from neuroca_backup.stores.s3.errors import translated
 from neuroca_backup.stores.s3.objects import S3Object, abort, delete_versions, put_whole
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neuroca_backup.settings import S3StoreSettings
 
 _CONFLICTS = 5
+_LOST_RACES = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _CONFLICT_PAUSE_SECONDS = 0.1
 # Glacier Instant Retrieval (GLACIER_IR) is read like any other class.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html
@@ -206,6 +207,41 @@ class S3Store:
                     abort(target, upload["UploadId"])
                     swept += 1
         return swept
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Yield the versions in the folder `prefix`; delete markers hold nothing and are left out.
+
+        A bucket that keeps no versions has one of each object, called `null`.
+        """
+        for page in self._pages("list_object_versions", prefix):
+            for one in page.get("Versions", ()):
+                key = one["Key"].removeprefix(self._root)
+                yield ObjectVersion(key=key, version=one["VersionId"], current=one["IsLatest"])
+
+    def delete_version(self, found: ObjectVersion) -> None:
+        """Remove one version for good."""
+        target = self._object(found.key)
+        delete_versions(target, [{"Key": target.key, "VersionId": found.version}])
+
+    def replace(self, key: str, data: bytes, *, expected: bytes) -> None:
+        """Write on condition of the entity tag that `expected` was read with."""
+        target = self._object(key)
+        with target.translated():
+            answer = self._client.get_object(**target.address)
+            # Longer than expected is different, too: the rest need not be read.
+            found, tag = answer["Body"].read(len(expected) + 1), answer["ETag"]
+            answer["Body"].close()
+        if found == data:
+            return
+        if found != expected:
+            raise changed(target.label, store=self.name, key=key)
+        with target.translated():
+            try:
+                put_whole(target, data, IfMatch=tag)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in _LOST_RACES:
+                    raise
+                raise changed(target.label, store=self.name, key=key) from None
 
     def check(self) -> None:
         """Raise unless the bucket exists, is in its region, and may be listed."""
