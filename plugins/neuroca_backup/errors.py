@@ -96,6 +96,10 @@ class DamagedError(PermanentError):
     """Stored bytes are not the bytes that were written; names the object and the store."""
 
 
+class ArchivedError(PermanentError):
+    """An object lies in an archive, and has to be retrieved before it can be read."""
+
+
 class KeyUnavailableError(PermanentError):
     """No recipient could unwrap the keyset; lists what each one answered."""
 

@@ -32,7 +32,9 @@ from neuroca_backup.errors import (
     PermanentError,
     StoreUnavailableError,
 )
+from neuroca_backup.model.retrieval import RetrievalTier
 from neuroca_backup.settings import LocalStoreSettings, S3StoreSettings
+from neuroca_backup.stores import Archiving
 from neuroca_backup.stores.local import MARKER, LocalStore
 from neuroca_backup.stores.s3 import S3Store, streams
 
@@ -656,3 +658,12 @@ def test_memory_stays_flat_for_300_megabytes(tmp_path: Path) -> None:
         env=PROJECT_PATH,
     )
     assert int(done.stdout) < 20_000, "KiB of growth"
+
+
+def test_what_is_in_no_archive_can_be_read_at_once(store: Store) -> None:
+    store.put("member", b"x")
+    found = store.stat("member")
+    assert (found.readable, found.retrieving, found.readable_until) == (True, False, None)
+    assert [one.readable for one in store.list()] == [True]
+    if isinstance(store, Archiving):
+        assert store.retrieve("member", tier=RetrievalTier.STANDARD, days=1) == found

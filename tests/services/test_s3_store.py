@@ -608,7 +608,7 @@ def test_an_archived_object_must_be_restored_first(
     store: S3Store, client: Any, bucket: str
 ) -> None:
     client.put_object(Bucket=bucket, Key="backups/cold", Body=b"x", StorageClass="GLACIER")
-    with pytest.raises(PermanentError, match="Restore it from Glacier first"):
+    with pytest.raises(PermanentError, match="is in an archive"):
         store.get("cold")
     assert store.stat("cold").storage_class == "GLACIER"
     assert next(store.list()).storage_class == "GLACIER"

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from neuroca_backup.errors import PermanentError
+from neuroca_backup.model.retrieval import RetrievalTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,21 @@ class ObjectStat:
     """What a store says of one object.
 
     `key` is relative to the store's path, `size` is in bytes, `modified` is aware and in UTC,
-    `storage_class` is "" where the store has none.
+    `storage_class` is the service's own word, "" where the store has none.
+
+    `readable` is False of an object in an archive that has to be retrieved before it can be read;
+    `retrieving` says that this was asked for and is under way, `readable_until` until when (aware)
+    a retrieved copy stays. What `list` says of an object in an archive may lag behind: ask `stat`
+    before believing that it is not readable.
     """
 
     key: str
     size: int
     modified: datetime
     storage_class: str = ""
+    readable: bool = True
+    retrieving: bool = False
+    readable_until: datetime | None = None
 
 
 class Store(Protocol):
@@ -108,6 +117,22 @@ class Locking(Protocol):
         """Return until when (aware) the store itself refuses to delete `key`; None if it does not.
 
         A lock without an end is one until the last moment that there is.
+        """
+        ...
+
+
+@runtime_checkable
+class Archiving(Protocol):
+    """What a store can do whose objects may lie in an archive, not readable at once."""
+
+    def retrieve(self, key: str, *, tier: RetrievalTier, days: int) -> ObjectStat:
+        """Ask that `key` be made readable for `days` days, and return what `stat` says then.
+
+        Does nothing to an object that is readable or being retrieved, so it may be repeated.
+
+        Raises:
+            PermanentError: The archive does not have this tier.
+            StoreUnavailableError: The service has no capacity for the tier now.
         """
         ...
 

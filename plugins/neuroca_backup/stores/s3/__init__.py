@@ -16,8 +16,9 @@ from neuroca_backup.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from neuroca_backup.model.retrieval import expected
 from neuroca_backup.stores import ObjectStat, Store, check_key
-from neuroca_backup.stores.s3 import streams
+from neuroca_backup.stores.s3 import archive, streams
 from neuroca_backup.stores.s3.errors import translated
 from neuroca_backup.stores.s3.objects import S3Object, abort, delete_versions, put_whole
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuroca_backup.model.endpoint import Connections
+    from neuroca_backup.model.retrieval import RetrievalTier
     from neuroca_backup.settings import S3StoreSettings
 
 _CONFLICTS = 5
@@ -108,12 +110,16 @@ class S3Store:
         target = self._object(key)
         with target.translated():
             answer = self._client.head_object(**target.address)
-        return ObjectStat(
-            key=key,
-            size=answer["ContentLength"],
-            modified=answer["LastModified"].astimezone(UTC),
-            storage_class=answer.get("StorageClass", "STANDARD"),
-        )
+        return archive.stat_of_head(key, answer)
+
+    def retrieve(self, key: str, *, tier: RetrievalTier, days: int) -> ObjectStat:
+        """Ask for the object with RestoreObject, unless it is readable or under way."""
+        found = self.stat(key)
+        if found.readable or found.retrieving:
+            return found
+        expected(found.storage_class, tier)  # refuses a tier that the class does not have
+        archive.ask(self._object(key), tier=tier, days=days)
+        return self.stat(key)
 
     def locked_until(self, key: str) -> datetime | None:
         """Return until when Object Lock keeps `key`; a legal hold keeps it for ever.
@@ -131,14 +137,11 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Yield the objects of the folder `prefix`, one page of 1,000 at a time."""
-        for page in self._pages("list_objects_v2", prefix):
+        for page in self._pages(
+            "list_objects_v2", prefix, OptionalObjectAttributes=["RestoreStatus"]
+        ):
             for item in page.get("Contents", ()):
-                yield ObjectStat(
-                    key=item["Key"].removeprefix(self._root),
-                    size=item["Size"],
-                    modified=item["LastModified"].astimezone(UTC),
-                    storage_class=item.get("StorageClass", "STANDARD"),
-                )
+                yield archive.stat_of_listing(item["Key"].removeprefix(self._root), item)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the folders directly within `prefix`."""

@@ -10,6 +10,7 @@ from botocore import exceptions as sdk
 
 from neuroca_backup.errors import (
     AccessDeniedError,
+    ArchivedError,
     BackupError,
     ConfigurationError,
     NotFoundError,
@@ -35,6 +36,7 @@ _PERMISSION_OF = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "HeadObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
     "GetObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
+    "RestoreObject": "s3:RestoreObject",
     "DeleteObjects": "s3:DeleteObject and s3:DeleteObjectVersion, and no lock on the object",
 }
 _NO_CREDENTIALS = (
@@ -91,9 +93,15 @@ _MEANING: dict[str, tuple[type[BackupError], str, str]] = {
         "Set this machine's clock (NTP).",
     ),
     "InvalidObjectState": (
-        PermanentError,
-        "the object is archived in Glacier and cannot be read as it is",
-        "Restore it from Glacier first (`aws s3api restore-object`), then try again.",
+        ArchivedError,
+        "the object is in an archive (Glacier) and cannot be read as it is",
+        "A restore retrieves it: choose a retrieval tier in the form, or repeat the command with "
+        "--wait-for-retrieval.",
+    ),
+    "GlacierExpeditedRetrievalNotAvailable": (
+        StoreUnavailableError,
+        "there is no capacity for expedited retrievals now",
+        "It is tried again; or choose the tier standard.",
     ),
     "NoSuchUpload": (
         StoreUnavailableError,
