@@ -112,6 +112,14 @@ PARAMS = {
         description="Bring back the state of exactly this moment, between a full backup and a "
         "later incremental one. Finds the backup itself; not together with Before.",
     ),
+    "as_of": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="Stores as of",
+        description="Read versioned buckets as they were at this time: what somebody has "
+        "overwritten or deleted since is there again. Empty: as they are.",
+    ),
     "only": Param(
         None,
         type=["null", "array"],

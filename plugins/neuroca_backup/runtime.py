@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
-from neuroca_backup.services import asking, parts, targets
+from neuroca_backup.services import asking, parts, past, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
@@ -38,11 +39,13 @@ class Runtime:
     """Everything a task or a command needs, made when it is first asked for.
 
     `extra_recipients` are keys offered in this process only, such as the offline recovery key.
+    With `as_of` (aware) the stores are what they were then, and nobody can write to them.
     """
 
     settings: Settings
     connections: Connections
     extra_recipients: Sequence[Recipient] = ()
+    as_of: datetime | None = None
 
     @classmethod
     def build(
@@ -55,15 +58,24 @@ class Runtime:
         """Return a runtime; nothing is connected to yet."""
         return cls(settings, connections, tuple(extra_recipients))
 
+    def at(self, moment: datetime | None) -> Runtime:
+        """Return a runtime that reads the stores as they were at `moment` (None: as they are)."""
+        return self if moment == self.as_of else replace(self, as_of=moment)
+
     @cached_property
     def stores(self) -> Mapping[str, Store]:
-        """The configured stores by name, primary first."""
-        return {
+        """The configured stores by name, primary first.
+
+        Raises:
+            ConfigurationError: With `as_of`: no store can tell how it was.
+        """
+        found: dict[str, Store] = {
             name: registry.load(stores, one.type, "STORE").from_settings(
                 name, one, self.connections
             )
             for name, one in self.settings.storage.named().items()
         }
+        return found if self.as_of is None else past.as_of(found, self.as_of)
 
     @cached_property
     def keyring(self) -> Keyring:
@@ -107,6 +119,7 @@ class Runtime:
             keyring=self.keyring,
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
+            record=self.as_of is None,
         )
 
     @cached_property
@@ -119,6 +132,7 @@ class Runtime:
             catalog=self.catalog,
             spool=self.spool,
             workers=self.settings.pipeline.workers,
+            as_of=self.as_of,
         )
 
     @cached_property
@@ -138,9 +152,9 @@ class Runtime:
         """Saving what a restore in place would overwrite."""
 
         def back_up(ref: BackupRef, restore_id: str) -> None:
-            mode = self.settings.pipeline.mode
-            self.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
-            self.verifier.verify(ref)
+            mode, now = self.settings.pipeline.mode, self.at(None)
+            now.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
+            now.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
 

@@ -15,7 +15,7 @@ import typer
 
 from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
-from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.cli.session import AsOf, Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError
 from neuroca_backup.model.identity import (
     EVERYTHING,
@@ -215,6 +215,7 @@ def verify(
     store: Annotated[
         StoreName | None, typer.Option(help="Check this store's copy alone, at the full level.")
     ] = None,
+    as_of: AsOf = None,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -228,7 +229,7 @@ def verify(
 
     keys = Keys.NONE if level is Depth.INTACT else Keys.OPEN
     runtime = Session.of(context).runtime(
-        keys, recovery_key=recovery_key, passphrase_file=passphrase_file
+        keys, recovery_key=recovery_key, passphrase_file=passphrase_file, as_of=as_of
     )
 
     def one(ref: BackupRef) -> None:

@@ -12,7 +12,7 @@ from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
 from neuroca_backup.model.identity import Component
-from neuroca_backup.services import targets
+from neuroca_backup.services import past, targets
 from neuroca_backup.services.sets import LATEST
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class RestoreRequest:
     backup_id: str | None = None
     before: datetime | None = None
     until: datetime | None = None
+    as_of: datetime | None = None
     only: tuple[str, ...] = ()
     set_id: str | None = None
     target: str = "sandbox"
@@ -75,7 +76,7 @@ class RestoreRequest:
             *("component", "backup_id", "set_id"),
             *("target_connection", "target_directory", "confirm"),
         )
-        times = ("before", "until")
+        times = ("before", "until", "as_of")
         request = cls(
             **{
                 **params,
@@ -126,12 +127,15 @@ class RestoreRequest:
                 remedy="Choose the source that the backup id ends in.",
                 value=self.backup_id,
             )
-        for field, time in (("before", self.before), ("until", self.until)):
+        times = {"before": self.before, "until": self.until, "as_of": self.as_of}
+        for field, time in times.items():
             if time is not None and time.tzinfo is None:
                 raise ConfigurationError(
                     f"{field}: {time.isoformat()} has no time zone",
                     remedy="Write it with an offset, such as 2026-11-23T02:00:00Z.",
                 )
+        if self.as_of is not None:
+            past.moment(self.as_of.isoformat(), field="as_of")
         for word in ("connection", "directory"):
             field, place = f"target_{word}", getattr(self, f"target_{word}")
             if (self.target == word) != (place is not None):

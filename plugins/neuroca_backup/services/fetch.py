@@ -24,6 +24,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
+from neuroca_backup.services import past
 from neuroca_backup.services.inventory import Listed, read_keys, read_manifest
 from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
@@ -240,5 +241,7 @@ def no_copy(what: str, reasons: Sequence[str], *, transient: bool = False) -> Ba
             problem, remedy="It is tried again; mend the network if it goes on.", what=what
         )
     return DamagedError(
-        problem, remedy="Restore an older backup: `neuroca-backup list` shows them.", what=what
+        problem,
+        remedy=f"Restore an older backup: `neuroca-backup list` shows them. {past.REMEDY}",
+        what=what,
     )

@@ -52,7 +52,8 @@ class Item:
         found = [
             f"{self.source}: {plan.backup_id}, {verified}, taken {plan.taken_at}",
             f"{size(plan.plain_size)} in {plan.members} members, engine {plan.engine}",
-            f"read from {', then '.join(plan.stores)}",
+            f"read from {', then '.join(plan.stores)}"
+            + (f", as they were at {plan.as_of}" if plan.as_of else ""),
             f"restored to {self.to}",
         ]
         if len(plan.chain) > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ class Restores:
         catalog: Where restores are noted.
         spool: Where fetched members lie, in clear, until they are loaded.
         workers: Members fetched at once.
+        as_of: The moment as of which `stores` are read, None for now.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Restores:
         catalog: Catalog,
         spool: Spool,
         workers: int,
+        as_of: datetime | None = None,
     ) -> None:
         self._engine = engine
         self._stores = stores
@@ -72,6 +75,7 @@ class Restores:
         self._ledger = Ledger(catalog)
         self._spool = spool
         self._workers = workers
+        self._as_of = as_of.isoformat() if as_of is not None else ""
 
     def plan(
         self,
@@ -90,7 +94,7 @@ class Restores:
 
         See `planning.plan`, which also says what it raises.
         """
-        return planning.plan(
+        found = planning.plan(
             planning.order(self._stores, prefer),
             component=component,
             source=source,
@@ -101,6 +105,7 @@ class Restores:
             only=only,
             allow_older=allow_older,
         )
+        return replace(found, as_of=self._as_of)
 
     def preflight(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Refuse before anything is touched: no space, versions, a target that holds data."""

@@ -35,6 +35,7 @@ class Verifier:
         keyring: Who can unwrap keys; needed for READABLE and above.
         catalog: Where results are noted, beside the one kept in the store itself.
         workers: Members read at once.
+        record: Whether results are kept in the stores and noted in the catalog.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Verifier:
         keyring: Keyring,
         catalog: Catalog,
         workers: int,
+        record: bool = True,
     ) -> None:
         self._engine = engine
         self._stores = stores
         self._keyring = keyring
         self._ledger = Ledger(catalog)
         self._workers = workers
+        self._record = record
 
     def verify(self, ref: BackupRef, *, level: Level = Level.PARSED) -> dict[str, Verification]:
         """Check every store's copy: INTACT everywhere, and up to `level` in the secondary.
@@ -104,13 +107,14 @@ class Verifier:
         """Check one store's copy up to `level`, record the result there and in the catalog."""
         store = self._stores[store_name]
         result = self.examine(ref, store_name, level=level)
-        if holds(store, ref):
+        if self._record and holds(store, ref):
             # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
-        self._ledger.note(
-            f"the check of {ref.backup_id} in {store.name}",
-            lambda catalog: catalog.record_verification(result),
-        )
+        if self._record:
+            self._ledger.note(
+                f"the check of {ref.backup_id} in {store.name}",
+                lambda catalog: catalog.record_verification(result),
+            )
         log.info(
             "%s in %s: %s, %d findings, %.1f s",
             ref.backup_id,

@@ -137,6 +137,21 @@ class Archiving(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """What a store can do that keeps what was overwritten and deleted."""
+
+    def as_of(self, at: datetime) -> Store:
+        """Return a view of this store as it was at `at` (aware), which refuses to change anything.
+
+        Each key is what it was then: what was written, overwritten or deleted later does not show.
+
+        Raises:
+            ConfigurationError: The store keeps no versions, so that nobody can tell.
+        """
+        ...
+
+
 def check_key(key: str, *, store: str, reserved: tuple[str, ...] = ()) -> None:
     """Refuse what is not a key: printable, relative, without empty, `.` or `..` parts.
 

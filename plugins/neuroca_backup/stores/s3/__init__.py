@@ -161,20 +161,38 @@ class S3Store:
         target = self._object(key)
         latest: list[dict[str, str]] = []
         older: list[dict[str, str]] = []
-        for page in self._pages("list_object_versions", key, exact=True):
-            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            for entry in entries:
-                if entry["Key"] == target.key:
-                    version = {"Key": target.key, "VersionId": entry["VersionId"]}
-                    (latest if entry["IsLatest"] else older).append(version)
-            if any(entry["Key"] != target.key for entry in entries):
-                break  # Keys come in order: the rest are longer keys.
+        for entry in self._history(key):
+            version = {"Key": target.key, "VersionId": entry["VersionId"]}
+            (latest if entry["IsLatest"] else older).append(version)
         delete_versions(target, older)
         delete_versions(target, latest)
 
+    def as_of(self, at: datetime) -> Store:
+        """Return the bucket as it was at `at`; refused where the bucket never kept versions."""
+        from neuroca_backup.stores.s3.as_of import AsOf  # noqa: PLC0415 - which is one of us
+
+        with self._translated(""):
+            answer = self._client.get_bucket_versioning(Bucket=self._bucket)
+        if not answer.get("Status"):
+            raise ConfigurationError(
+                f"The bucket {self._bucket} (store {self.name}) keeps no versions, so what it held "
+                f"at {at.isoformat(timespec='seconds')} is not known",
+                remedy="Read another store as it was; and switch on versioning, so that from then "
+                "on nothing is lost by an overwrite.",
+                store=self.name,
+            )
+        return AsOf(
+            self.name,
+            bucket=self._bucket,
+            region=self._region,
+            path=self._root,
+            client=self._client,
+            at=at,
+        )
+
     def copy_from(self, other: Store, key: str) -> bool:
         """Copy within the service where endpoint and credentials are the same ones."""
-        if not isinstance(other, S3Store) or not self._same_account(other):
+        if type(other) is not S3Store or not self._same_account(other):
             return False
         from boto3.s3.transfer import TransferConfig  # noqa: PLC0415 - 50 ms that few calls need
 
@@ -224,22 +242,25 @@ class S3Store:
         check_key(key, store=self.name)
         return self._at(key)
 
-    def _at(self, key: str) -> S3Object:
+    def _at(self, key: str, *, version: str = "") -> S3Object:
         return S3Object(
             client=self._client,
             bucket=self._bucket,
             key=self._root + key,
             label=f"{self.location}/{key} (store {self.name})",
             translated=lambda: self._translated(key),
+            version=version,
         )
 
     def _folder(self, prefix: str) -> str:
-        return self._object(prefix.rstrip("/")).key + "/" if prefix else self._root
+        return self._at(prefix.rstrip("/")).key + "/" if prefix else self._root
 
     def _pages(
         self, operation: str, prefix: str, *, exact: bool = False, **arguments: Any
     ) -> Iterator[dict[str, Any]]:
-        start = self._object(prefix).key if exact else self._folder(prefix)
+        if prefix:
+            check_key(prefix.rstrip("/"), store=self.name)
+        start = self._at(prefix).key if exact else self._folder(prefix)
         pages = iter(
             self._client.get_paginator(operation).paginate(
                 Bucket=self._bucket, Prefix=start, **arguments
@@ -252,6 +273,15 @@ class S3Store:
             if page is None:
                 return
             yield page
+
+    def _history(self, key: str) -> Iterator[dict[str, Any]]:
+        """Yield every version and delete marker of exactly `key`; only versions have a size."""
+        target = self._at(key)
+        for page in self._pages("list_object_versions", key, exact=True):
+            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            yield from (entry for entry in entries if entry["Key"] == target.key)
+            if any(entry["Key"] != target.key for entry in entries):
+                return  # Keys come in order: the rest are longer keys.
 
     def _create(self, key: str, data: bytes) -> bool:
         """Write `key` if it is not there; return False where another such write is under way."""

@@ -27,7 +27,7 @@ class S3Object:
     """One key of one bucket, the client that reaches it, and how its errors are told.
 
     `label` is the object's name in messages; `translated` is a block that turns the SDK's errors
-    into this project's.
+    into this project's. `version` is the one that is read, "" for the current one.
     """
 
     client: Any
@@ -35,11 +35,13 @@ class S3Object:
     key: str
     label: str
     translated: Callable[[], AbstractContextManager[None]]
+    version: str = ""
 
     @property
     def address(self) -> dict[str, str]:
         """The arguments that every call about this object takes."""
-        return {"Bucket": self.bucket, "Key": self.key}
+        whole = {"Bucket": self.bucket, "Key": self.key}
+        return {**whole, "VersionId": self.version} if self.version else whole
 
 
 def put_whole(target: S3Object, body: bytes | bytearray, **conditions: str) -> None:
