@@ -108,6 +108,7 @@ class Runtime:
             spool=self.spool,
             compression=self.settings.compression,
             workers=self.settings.pipeline.workers,
+            archive=self.settings.archive.of,
         )
 
     @cached_property

@@ -36,12 +36,13 @@ from neuroca_backup.model.identity import (
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import asking, chains, pipeline, unchanged
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.services.replicate import Copies
-from neuroca_backup.settings import CompressionSettings
+from neuroca_backup.settings import CompressionSettings, Copying
 from neuroca_backup.spool import Folder, Spool, StageRecord, member_path
 from neuroca_backup.stages.compression import ZstdStage
 from neuroca_backup.stages.sealing import SealingStage
@@ -99,6 +100,7 @@ class Backups:
         spool: Where `staged` keeps files between stages.
         compression: Level and threads of zstd.
         workers: Members handled at once.
+        archive: Which backups of a component go to the tertiary store.
     """
 
     def __init__(
@@ -111,13 +113,16 @@ class Backups:
         spool: Spool,
         compression: CompressionSettings,
         workers: int,
+        archive: Callable[[Component], Copying] = lambda _: Copying.ALL,
     ) -> None:
         self._subject = subject
         self._stores = stores
+        # What is continued, referred to or found unchanged must be in all of these.
+        self._near = {name: one for name, one in stores.items() if name != TERTIARY}
         self._primary = next(iter(stores.values()))
         self._keyring = keyring
         self._ledger = Ledger(catalog)
-        self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers)
+        self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers, archive=archive)
         self._spool = spool
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
@@ -337,7 +342,7 @@ class Backups:
         if not isinstance(engine, Fingerprinting):
             return None
         return unchanged.check(
-            self._stores,
+            self._near,
             ref,
             lambda: engine.fingerprint(subject.endpoint, subject.options),
             engine=subject.kind,
@@ -365,7 +370,7 @@ class Backups:
         if backup_type is BackupType.FULL:
             return work(None), ""
         choice = chains.continued(
-            Inventory(self._stores),
+            Inventory(self._near),
             ref,
             engine=subject.kind,
             full_every=subject.full_every,
@@ -374,7 +379,7 @@ class Backups:
         reason = choice.reason
         if choice.parent is not None:
             try:
-                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                parent = parent_of(choice.parent, stores=self._near, keyring=self._keyring)
                 return work(parent), ""
             except (ChainBrokenError, DamagedError, KeyUnavailableError) as error:
                 reason = error.problem
@@ -392,7 +397,7 @@ class Backups:
     ) -> Result:
         """Do `work` with the backup whose members may be referred to, or with None: store all."""
         choice = chains.referable(
-            Inventory(self._stores),
+            Inventory(self._near),
             ref,
             engine=subject.kind,
             full_every=subject.full_every,
@@ -401,7 +406,7 @@ class Backups:
         reason = choice.reason
         if choice.parent is not None:
             try:
-                parent = parent_of(choice.parent, stores=self._stores, keyring=self._keyring)
+                parent = parent_of(choice.parent, stores=self._near, keyring=self._keyring)
                 return work(parent)
             except (DamagedError, KeyUnavailableError, NotFoundError) as error:
                 reason = error.problem

@@ -5,6 +5,12 @@ DAG parsing imports this package, so it imports neither engines nor cloud librar
 
 from __future__ import annotations
 
+from neuroca_backup.settings.archive import (
+    ArchiveSettings,
+    Copying,
+    LockSettings,
+    TertiaryRetentionSettings,
+)
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.sections import (
@@ -36,12 +42,15 @@ from neuroca_backup.settings.values import (
 )
 
 __all__ = [
+    "ArchiveSettings",
     "CatalogSettings",
     "CompressionSettings",
+    "Copying",
     "Cron",
     "Duration",
     "EncryptionSettings",
     "LocalStoreSettings",
+    "LockSettings",
     "NotificationSettings",
     "ObjectiveSettings",
     "PipelineSettings",
@@ -55,6 +64,7 @@ __all__ = [
     "SourceSettings",
     "StorageSettings",
     "StoreSettings",
+    "TertiaryRetentionSettings",
     "WatchSettings",
     "default_path",
     "format_duration",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
@@ -38,10 +39,21 @@ _COPY_PART = 256 * streams.MIB
 class S3Store:
     """Objects under `s3://<bucket>/<path>`, reached through a boto3 client the caller made.
 
-    Encryption at rest and storage class are the bucket's own business.
+    Streams go to `storage_class`, "" for the standard one, if they are large enough; what `put`
+    writes never does, so that what describes a backup is always readable. Encryption at rest is
+    the bucket's own business.
     """
 
-    def __init__(self, name: str, *, bucket: str, region: str, path: str = "", client: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        bucket: str,
+        region: str,
+        path: str = "",
+        client: Any,
+        storage_class: str = "",
+    ) -> None:
         self.name = name
         folder = "/".join(part for part in path.split("/") if part)
         self.location = f"s3://{bucket}/{folder}" if folder else f"s3://{bucket}"
@@ -49,6 +61,7 @@ class S3Store:
         self._region = region
         self._root = f"{folder}/" if folder else ""
         self._client = client
+        self._storage_class = "" if storage_class == "STANDARD" else storage_class
 
     @classmethod
     def from_settings(
@@ -64,6 +77,7 @@ class S3Store:
             region=settings.region,
             path=settings.path,
             client=client,
+            storage_class=settings.storage_class,
         )
 
     def __repr__(self) -> str:
@@ -71,7 +85,8 @@ class S3Store:
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open `key` for a stream, sent in parts; see `streams.writing` for the memory."""
-        return streams.writing(self._object(key))
+        target = replace(self._object(key), storage_class=self._storage_class)
+        return streams.writing(target)
 
     def put(self, key: str, data: bytes, *, create_only: bool = False) -> None:
         """Write a small object with one request, conditional on `create_only`."""
@@ -196,15 +211,15 @@ class S3Store:
             return False
         from boto3.s3.transfer import TransferConfig  # noqa: PLC0415 - 50 ms that few calls need
 
-        other.stat(key)  # What is missing there is told with the other store's name.
-        target = self._object(key)
+        size = other.stat(key).size  # What is missing there is told with the other store's name.
+        target = replace(self._object(key), storage_class=self._storage_class)
         with target.translated():
             self._client.copy(
                 other._object(key).address,  # noqa: SLF001 - of our own class
                 target.bucket,
                 target.key,
                 SourceClient=other._client,  # noqa: SLF001 - as above
-                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **target.placed(size)},
                 Config=TransferConfig(  # type: ignore[no-untyped-call]  # boto3 has no types
                     multipart_threshold=_COPY_PART, multipart_chunksize=_COPY_PART
                 ),
