@@ -26,6 +26,8 @@ from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
+from neuroca_backup.services.retention.tiers import TieredRetention, rules_of_tertiary
+from neuroca_backup.services.retrieval import Retrievals
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
 from neuroca_backup.services.verify import Verifier
@@ -137,6 +139,11 @@ class Runtime:
         )
 
     @cached_property
+    def retrievals(self) -> Retrievals:
+        """Having back what lies in archives."""
+        return Retrievals(stores=self.stores, workers=self.settings.pipeline.workers)
+
+    @cached_property
     def checklist(self) -> Checklist:
         """What is looked at before a restore."""
         return Checklist(
@@ -162,11 +169,15 @@ class Runtime:
     @cached_property
     def retention(self) -> Retention:
         """Deleting what has expired, taking it back, holding it."""
-        return Retention(
+        rules, workers = Rules.of(self.settings), self.settings.pipeline.workers
+        if self.settings.storage.tertiary is None:
+            return Retention(stores=self.stores, rules=rules, catalog=self.catalog, workers=workers)
+        return TieredRetention(
             stores=self.stores,
-            rules=Rules.of(self.settings),
+            rules=rules,
+            tertiary=rules_of_tertiary(self.settings),
             catalog=self.catalog,
-            workers=self.settings.pipeline.workers,
+            workers=workers,
         )
 
     def quiesce(self, component: Component) -> Quiesce:

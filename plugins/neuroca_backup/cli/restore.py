@@ -17,6 +17,7 @@ from neuroca_backup.cli.restore_run import Order
 from neuroca_backup.cli.session import AsOf, Keys, Session
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.identity import EVERYTHING, Component
+from neuroca_backup.model.retrieval import RetrievalTier
 
 _LATEST = "latest"
 
@@ -106,6 +107,20 @@ def restore(  # noqa: PLR0913 - one argument an option
             help="Where no store has the backup whole, restore the newest older one that is good.",
         ),
     ] = False,
+    retrieval_tier: Annotated[
+        RetrievalTier,
+        typer.Option(
+            help="How urgently what lies only in an archive is retrieved.", case_sensitive=False
+        ),
+    ] = RetrievalTier.STANDARD,
+    wait_for_retrieval: Annotated[
+        bool,
+        typer.Option(
+            "--wait-for-retrieval",
+            help="Retrieve what lies only in an archive, which is charged for, and wait for it; "
+            "repeated, the command goes on waiting.",
+        ),
+    ] = False,
     as_of: AsOf = None,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
@@ -133,6 +148,8 @@ def restore(  # noqa: PLR0913 - one argument an option
         directory=target_directory,
         in_place=in_place,
         allow_older=allow_older,
+        tier=retrieval_tier,
+        wait_for_retrieval=wait_for_retrieval,
     )
     given = (target_connection is not None, target_directory is not None, sandbox, in_place)
     if sum(given) != 1:

@@ -12,6 +12,7 @@ from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
 from neuroca_backup.model.identity import Component
+from neuroca_backup.model.retrieval import RetrievalTier
 from neuroca_backup.services import past, targets
 from neuroca_backup.services.sets import LATEST
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 TARGETS = ("sandbox", "connection", "directory", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
+NO_RETRIEVAL = "none"
+RETRIEVALS = (*(tier.value for tier in RetrievalTier), NO_RETRIEVAL)
 # In the field for a component: none of them, as a form has no choice without a word.
 ONE_SOURCE = "one_source"
 
@@ -58,6 +61,7 @@ class RestoreRequest:
     confirm: str | None = None
     save_first: bool = True
     prefer_store: str = "auto"
+    retrieval: str = RetrievalTier.STANDARD.value
     allow_older: bool = False
     read_back: bool = True
     dry_run: bool = False
@@ -99,6 +103,11 @@ class RestoreRequest:
         return None if self.prefer_store == "auto" else self.prefer_store
 
     @property
+    def tier(self) -> RetrievalTier | None:
+        """How urgently archives are asked, or None where they are not to be."""
+        return None if self.retrieval == NO_RETRIEVAL else RetrievalTier(self.retrieval)
+
+    @property
     def whole(self) -> str | None:
         """The set to restore, an id or `latest`; None where one source is."""
         return self.set_id or (LATEST if self.component else None)
@@ -120,6 +129,7 @@ class RestoreRequest:
             _require_one_of("component", self.component, tuple(Component))
         _require_one_of("target", self.target, TARGETS)
         _require_one_of("prefer_store", self.prefer_store, PREFERENCES)
+        _require_one_of("retrieval", self.retrieval, RETRIEVALS)
         self._check_choice()
         if self.backup_id and not self.backup_id.endswith(f"-{self.source}"):
             raise ConfigurationError(

@@ -20,6 +20,7 @@ from neuroca_backup import sandbox
 from neuroca_backup.catalog import AuditEvent, Catalog, RestoreRecord
 from neuroca_backup.engines import Engine, Previewing, Question, Restorable, RestoreTarget
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     ChainBrokenError,
     ComparisonError,
@@ -116,7 +117,11 @@ class Restores:
         """Refuse what the engine cannot do: versions, parts, a target that holds data."""
         engine = self._engine(plan.engine)
         if isinstance(engine, Previewing):
-            return self._preview(plan, engine.preview, partial(engine.preflight, target=target))
+            preflight = partial(engine.preflight, target=target)
+            try:
+                return self._preview(plan, engine.preview, preflight)
+            except ArchivedError:
+                return (f"{plan.backup_id} lies in an archive: looked at again once retrieved",)
         chain = tuple(self._manifest(plan, ref).manifest for ref in plan.refs)
         return tuple(engine.preflight(self._restorable(plan, chain), target))
 
@@ -153,6 +158,7 @@ class Restores:
             DamagedError: No store has a good copy of some member; lists what each one answered,
                 and names the earlier backup that could be restored.
             KeyUnavailableError: No recipient could unwrap the keyset.
+            ArchivedError: Some member is only in an archive, and was not retrieved.
         """
         bad: set[str] = set()
         while True:

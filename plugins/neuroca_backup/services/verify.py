@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
-from neuroca_backup.errors import BackupError, DamagedError, NotFoundError
+from neuroca_backup.errors import ArchivedError, BackupError, DamagedError, NotFoundError
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.status import Level, Verification
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.examination import Examination
 from neuroca_backup.services.inventory import holds
 from neuroca_backup.services.ledger import Ledger
@@ -63,20 +64,33 @@ class Verifier:
         Raises:
             DamagedError: A copy is damaged, after all results were recorded; lists every finding.
             NotFoundError: No store has the backup.
+            ArchivedError: Every copy is in an archive.
             BackupError: A store could not be checked; the others have been.
         """
         deepest = "secondary" if "secondary" in self._stores else next(iter(self._stores))
         results: dict[str, Verification] = {}
         failures: list[BackupError] = []
-        held = False
+        archived: list[BackupError] = []
+        present: dict[str, bool] = {}
         # A store that does not answer must not keep the others from being checked.
-        for name in self._stores:
+        for name, store in self._stores.items():
             try:
-                present = holds(self._stores[name], ref)
-                held = held or present
-                if present or name != "tertiary":
+                present[name] = holds(store, ref)
+            except BackupError as error:
+                log.error("%s could not be looked for in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
+                failures.append(error)
+        held = any(present.values())
+        # The tertiary store has chosen backups only, and keeps them when the others do not.
+        near = any(there for name, there in present.items() if name != TERTIARY)
+        for name, there in present.items():
+            try:
+                if there or (near and name != TERTIARY):
                     depth = level if name == deepest else Level.INTACT
                     results[name] = self.check(ref, name, level=depth)
+            except ArchivedError as error:
+                # Nothing was found out, so nothing is recorded; the other copies are checked.
+                log.info("%s in %s is in an archive, and not checked", ref.backup_id, name)
+                archived.append(error)
             except BackupError as error:
                 log.error("%s could not be checked in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
                 failures.append(error)
@@ -99,6 +113,7 @@ class Verifier:
                 backup_id=ref.backup_id,
                 findings=findings,
             )
+        failures += archived if not results else []
         if failures:
             raise failures[0]
         return results

@@ -47,6 +47,7 @@ class Retention:
         catalog: Where deletions are noted.
         workers: Objects handled at once.
         clock: What time it is, aware.
+        remains: Whether a store that is not among `stores` has a backup: the catalog then keeps it.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Retention:
         catalog: Catalog,
         workers: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        remains: Callable[[BackupRef], bool] = lambda _: False,
     ) -> None:
+        self._remains = remains
         self._stores = stores
         self._rules = rules
         self._ledger = Ledger(catalog)
@@ -241,10 +244,11 @@ class Retention:
                 "stores": sorted(self._stores),
             }
             self._note(ref.backup_id, "delete", actor, details, at=since)
-            self._ledger.note(
-                f"the end of {ref.backup_id}",
-                lambda catalog: catalog.forget_backup(ref.backup_id),
-            )
+            if not self._remains(ref):
+                self._ledger.note(
+                    f"the end of {ref.backup_id}",
+                    lambda catalog: catalog.forget_backup(ref.backup_id),
+                )
 
         log.info("Deleting %s: %s", ref.backup_id, one.reason)
         if not erasing.erase(
@@ -261,6 +265,8 @@ class Retention:
         return True
 
     def _marked(self, ref: BackupRef, at: datetime | None) -> None:
+        if at is not None and self._remains(ref):
+            return
         self._ledger.note(
             f"the expiry of {ref.backup_id}",
             lambda catalog: catalog.record_expiry(ref.backup_id, at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -24,6 +24,7 @@ class Rules:
     `kept` is by component; of each source the newest `keep_verified` verified backups stay
     whatever their age. Between expiry and deletion lies `grace`. `most_at_once` is in percent of a
     source's verified backups. What has no manifest is no leftover before it is `leftovers` old.
+    With `presence_counts` a copy that is there and was not found damaged is taken for sound.
     """
 
     kept: Mapping[Component, timedelta]
@@ -31,6 +32,7 @@ class Rules:
     grace: timedelta = timedelta(days=7)
     most_at_once: int = 50
     leftovers: timedelta = timedelta(days=3)
+    presence_counts: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -148,6 +150,8 @@ def plan(
     """
     if now.tzinfo is None:
         raise ValueError(f"plan needs an aware datetime, got {now!r}")
+    if rules.presence_counts:
+        backups = [one if one.damaged else replace(one, sound=one.stores) for one in backups]
     newest_first = sorted(backups, key=lambda one: one.backup_id, reverse=True)
     needed = needs.transitively({one.backup_id: one.names for one in backups})
     staying = _staying(newest_first, rules, now, needed)
