@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,8 +19,10 @@ from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, past, targets
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
+from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
@@ -111,6 +113,7 @@ class Runtime:
             compression=self.settings.compression,
             workers=self.settings.pipeline.workers,
             archive=self.settings.archive.of,
+            locks=Locks(period=self._kept_in, workers=self.settings.pipeline.workers),
         )
 
     @cached_property
@@ -280,6 +283,13 @@ class Runtime:
     def ref(self, set_id: str, source: str) -> BackupRef:
         """Return the backup of `source` in the set `set_id`."""
         return BackupRef.of(set_id, self.component(source), source)
+
+    def _kept_in(self, store: str, component: Component) -> timedelta:
+        """Return how long `store` keeps backups of `component`."""
+        near = self.settings.retention.of(component)
+        if store != TERTIARY:
+            return near
+        return self.settings.retention.tertiary.of(component, nearby=near)
 
     def _recipients(self) -> list[Recipient]:
         from neuroca_backup.keyring.kms import KmsRecipient, region_of  # noqa: PLC0415 - if used

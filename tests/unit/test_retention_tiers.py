@@ -76,12 +76,13 @@ def test_what_a_cold_copy_needs_stays_with_it() -> None:
     history = Tiers()
     full = history.put(0, stores=ALL)
     link = history.put(5, stores=ALL, parent=0)
-    for day in (380, 381, 382):
+    for day in (364, 365, 366):
         history.put(day, stores=ALL)
     # The full one is older than a year on this day, the one that continues it is not.
-    history.at(367).run()
-    assert history.there("tertiary", link)
-    assert history.there("tertiary", full)
+    plan = history.at(368).plan()
+    kept = {one.record.ref: one for one in plan.decisions if one.reason.startswith("tertiary")}
+    assert (kept[link].fate, kept[full].fate) == (Fate.KEEP, Fate.KEEP)
+    assert kept[full].reason == f"tertiary: needed by {link.backup_id}"
 
 
 @pytest.mark.parametrize("kind", ["hold", "damage"])

@@ -40,6 +40,7 @@ from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.ledger import Ledger, timed
+from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.services.replicate import Copies
 from neuroca_backup.settings import CompressionSettings, Copying
@@ -101,6 +102,7 @@ class Backups:
         compression: Level and threads of zstd.
         workers: Members handled at once.
         archive: Which backups of a component go to the tertiary store.
+        locks: Has stores refuse to delete what a backup needs.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Backups:
         compression: CompressionSettings,
         workers: int,
         archive: Callable[[Component], Copying] = lambda _: Copying.ALL,
+        locks: Locks | None = None,
     ) -> None:
         self._subject = subject
         self._stores = stores
@@ -122,7 +125,9 @@ class Backups:
         self._primary = next(iter(stores.values()))
         self._keyring = keyring
         self._ledger = Ledger(catalog)
-        self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers, archive=archive)
+        self._copies = Copies(
+            stores=stores, ledger=self._ledger, workers=workers, archive=archive, locks=locks
+        )
         self._spool = spool
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers

@@ -20,6 +20,7 @@ from neuroca_backup.services import archiving, pipeline
 from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.inventory import holds, keys_at, read_keys, read_manifest
 from neuroca_backup.services.ledger import Ledger, timed
+from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.settings import Copying
 from neuroca_backup.stores import Store
@@ -36,6 +37,7 @@ class Copies:
         ledger: Where copies and durations are noted.
         workers: Members copied at once.
         archive: Which backups of a component go to the tertiary store, if there is one.
+        locks: Has stores refuse to delete what a backup needs.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Copies:
         ledger: Ledger,
         workers: int,
         archive: Callable[[Component], Copying] = lambda _: Copying.ALL,
+        locks: Locks | None = None,
     ) -> None:
+        self._locks = locks
         self._primary, *self._others = (one for n, one in stores.items() if n != TERTIARY)
         self._tertiary = stores.get(TERTIARY)
         self._archive = archive
@@ -63,6 +67,7 @@ class Copies:
         sealed = read_manifest(self._primary, ref)
         # What an attempt that was killed has left is no part of the backup.
         self.discard(self._primary, ref, lambda attempt: attempt != sealed.manifest.attempt)
+        self._protect(self._primary, sealed.manifest, standing=True)
         for store in self._others:
             self._copied(sealed, store)
         if self._tertiary is not None and self._chosen(sealed.manifest, self._tertiary):
@@ -75,6 +80,7 @@ class Copies:
         ref = sealed.manifest.ref
         if holds(store, ref):
             standing = read_manifest(store, ref).manifest
+            self._protect(store, standing, standing=True)
             self._note_copy(standing, store)
         else:
             standing = self._copy(sealed, store)
@@ -120,8 +126,13 @@ class Copies:
         return chain
 
     def commit(self, store: Store, sealed: SealedManifest) -> Manifest:
-        """Write the manifest, create-only, after all else; return the manifest that stands."""
+        """Write the manifest, create-only, after all else; return the manifest that stands.
+
+        What it needs is locked before it, where the store locks: no backup stands without, and of
+        an attempt that failed earlier everything can still be deleted.
+        """
         ours, ref = sealed.manifest, sealed.manifest.ref
+        self._protect(store, ours, standing=False)
         try:
             store.put(ref.manifest_key, sealed.encode(), create_only=True)
         except AlreadyExistsError:
@@ -134,6 +145,7 @@ class Copies:
             )
         else:
             winner = ours
+            self._protect(store, ours, standing=True)
         self.discard(store, ref, lambda attempt: attempt != winner.attempt)
         self._note_copy(winner, store)
         return winner
@@ -152,6 +164,10 @@ class Copies:
     def stored(self, ref: BackupRef) -> bool:
         """Return whether the primary store has the backup."""
         return holds(self._primary, ref)
+
+    def _protect(self, store: Store, manifest: Manifest, *, standing: bool) -> None:
+        if self._locks is not None:
+            self._locks.protect(store, manifest, standing=standing)
 
     def _note_copy(self, manifest: Manifest, store: Store) -> None:
         self._ledger.note(

@@ -122,6 +122,33 @@ class Locking(Protocol):
 
 
 @runtime_checkable
+class Immutable(Store, Locking, Protocol):
+    """What a store can do that may be told to refuse deletions.
+
+    `lock_margin` is how long after a backup's retention it stays locked; None where backup.yaml
+    sets no lock for the store.
+    """
+
+    lock_margin: timedelta | None
+
+    def locks(self) -> bool:
+        """Return whether any object here may be locked, by whomever."""
+        ...
+
+    def retain(self, key: str, *, until: datetime) -> None:
+        """Refuse to delete `key` before `until` (aware); a lock that is longer stays.
+
+        Raises:
+            ConfigurationError: backup.yaml sets no lock for this store.
+        """
+        ...
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Refuse to delete `key` until this is called again with `on` False."""
+        ...
+
+
+@runtime_checkable
 class Archiving(Protocol):
     """What a store can do whose objects may lie in an archive, not readable at once."""
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from neuroca_backup.catalog import AuditEvent, Catalog
-from neuroca_backup.errors import BackupError, PermanentError, StoreUnavailableError
+from neuroca_backup.errors import (
+    AlreadyExistsError,
+    BackupError,
+    PermanentError,
+    StoreUnavailableError,
+)
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
+from neuroca_backup.services import locking
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.retention import erasing, marks, planning
 from neuroca_backup.services.retention.planning import Decision, Fate, Plan, Rules
@@ -149,7 +155,7 @@ class Retention:
         return taken, errors
 
     def hold(self, ref: BackupRef, *, reason: str, until: datetime | None, actor: str) -> None:
-        """Keep `ref` from being deleted; see `marks.hold`."""
+        """Keep `ref` from being deleted; see `marks.hold`. Stores that lock get a legal hold."""
         wanted = Hold(
             backup_id=ref.backup_id,
             reason=reason,
@@ -157,12 +163,21 @@ class Retention:
             held_at=self._clock(),
             until=until,
         )
-        marks.hold(self._stores, ref, wanted)
+        try:
+            marks.hold(self._stores, ref, wanted)
+        except AlreadyExistsError:
+            # The one that stands may have been cut short before the stores were told.
+            locking.hold(self._stores, ref, workers=self._workers)
+            raise
+        locking.hold(self._stores, ref, workers=self._workers)
         details = {"reason": reason, "until": None if until is None else until.isoformat()}
         self._note(ref.backup_id, "hold", actor, details)
 
     def release(self, ref: BackupRef, *, actor: str) -> bool:
         """End the hold on `ref`; return whether there was one."""
+        now = self._clock()
+        others = (one for one, held in self.held() if one != ref and held.stands(now))
+        locking.release(self._stores, ref, others=others, workers=self._workers)
         released = marks.release(self._stores, ref)
         if released:
             self._note(ref.backup_id, "release", actor, {})

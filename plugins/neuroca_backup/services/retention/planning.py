@@ -11,6 +11,7 @@ from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.services import needs
 from neuroca_backup.services.inventory import CLOCK_TOLERANCE
+from neuroca_backup.services.locking import words
 from neuroca_backup.settings import RetentionSettings, Settings
 
 # A copy in one store alone is one loss away from none.
@@ -228,7 +229,7 @@ def _own_reason(one: Record, rules: Rules, now: datetime) -> str | None:
         return "its manifest says that it must not be deleted"
     for store, until_moment in one.locked.items():
         if now < until_moment:
-            return f"locked in {store} until {_day(until_moment)}"
+            return words(until_moment, store)
     if any(found.expired_at > now + CLOCK_TOLERANCE for found in one.tombstones.values()):
         return "its expiry is dated in the future, so a clock was wrong"
     expires = one.started_at + rules.kept[one.ref.component]

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from neuroca_backup.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     ConfigurationError,
     NotFoundError,
@@ -19,7 +20,7 @@ from neuroca_backup.errors import (
 )
 from neuroca_backup.model.retrieval import expected
 from neuroca_backup.stores import ObjectStat, Store, check_key
-from neuroca_backup.stores.s3 import archive, streams
+from neuroca_backup.stores.s3 import archive, locking, streams
 from neuroca_backup.stores.s3.errors import translated
 from neuroca_backup.stores.s3.objects import S3Object, abort, delete_versions, put_whole
 
@@ -53,6 +54,8 @@ class S3Store:
         path: str = "",
         client: Any,
         storage_class: str = "",
+        lock_mode: str = "",
+        lock_margin: timedelta | None = None,
     ) -> None:
         self.name = name
         folder = "/".join(part for part in path.split("/") if part)
@@ -62,6 +65,10 @@ class S3Store:
         self._root = f"{folder}/" if folder else ""
         self._client = client
         self._storage_class = "" if storage_class == "STANDARD" else storage_class
+
+        self._lock_mode = lock_mode.upper()
+        self._locks: bool | None = None
+        self.lock_margin = lock_margin if lock_mode else None
 
     @classmethod
     def from_settings(
@@ -78,6 +85,8 @@ class S3Store:
             path=settings.path,
             client=client,
             storage_class=settings.storage_class,
+            lock_mode=settings.lock.mode if settings.lock else "",
+            lock_margin=settings.lock.margin if settings.lock else None,
         )
 
     def __repr__(self) -> str:
@@ -144,11 +153,32 @@ class S3Store:
         """
         target = self._object(key)
         with target.translated():
-            answer = self._client.head_object(**target.address)
-        if answer.get("ObjectLockLegalHoldStatus") == "ON":
-            return datetime.max.replace(tzinfo=UTC)
-        until: datetime | None = answer.get("ObjectLockRetainUntilDate")
-        return None if until is None else until.astimezone(UTC)
+            return locking.until_of(self._client.head_object(**target.address))
+
+    def locks(self) -> bool:
+        """Return whether the bucket has Object Lock; one that does not say may have it."""
+        if self._locks is None:
+            try:
+                with self._translated(""):
+                    found = locking.configuration(self._client, self._bucket)
+            except AccessDeniedError:
+                return True
+            self._locks = found is not None
+        return self._locks
+
+    def retain(self, key: str, *, until: datetime) -> None:
+        """Lock the object's current version in the mode of backup.yaml."""
+        if not self._lock_mode:
+            raise ConfigurationError(
+                f"storage.{self.name}.lock is not set, so {self.name} locks nothing",
+                remedy="Set it in backup.yaml.",
+                store=self.name,
+            )
+        locking.retain(self._object(key), until=until, mode=self._lock_mode)
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Put a legal hold on the object's current version, or end it."""
+        locking.hold(self._object(key), on=on)
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Yield the objects of the folder `prefix`, one page of 1,000 at a time."""
@@ -239,7 +269,7 @@ class S3Store:
         return swept
 
     def check(self) -> None:
-        """Raise unless the bucket exists, is in its region, and may be listed."""
+        """Raise unless the bucket exists, is in its region, may be listed, and locks if it must."""
         with self._translated(""):
             answer = self._client.head_bucket(Bucket=self._bucket)
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._root, MaxKeys=1)
@@ -251,6 +281,10 @@ class S3Store:
                 "copies must be in the regions the settings say.",
                 store=self.name,
             )
+        if self._lock_mode:
+            with self._translated(""):
+                found = locking.configuration(self._client, self._bucket)
+            locking.require(found, bucket=self._bucket, store=self.name)
 
     def _object(self, key: str) -> S3Object:
         # SDK and proxies resolve dots in a URL, so such keys reach another object than they name.

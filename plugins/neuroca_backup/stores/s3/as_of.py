@@ -78,6 +78,14 @@ class AsOf(S3Store):
         """Refuse."""
         self._refuse()
 
+    def retain(self, key: str, *, until: datetime) -> None:  # noqa: ARG002 - as above
+        """Refuse."""
+        self._refuse()
+
+    def hold(self, key: str, *, on: bool) -> None:  # noqa: ARG002 - as above
+        """Refuse."""
+        self._refuse()
+
     def sweep_uploads(self, *, older_than: timedelta) -> int:  # noqa: ARG002 - as above
         """Refuse."""
         self._refuse()

@@ -37,6 +37,10 @@ _PERMISSION_OF = {
     "HeadObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
     "GetObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
     "RestoreObject": "s3:RestoreObject",
+    "GetBucketVersioning": "s3:GetBucketVersioning",
+    "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+    "PutObjectRetention": "s3:PutObjectRetention",
+    "PutObjectLegalHold": "s3:PutObjectLegalHold",
     "DeleteObjects": "s3:DeleteObject and s3:DeleteObjectVersion, and no lock on the object",
 }
 _NO_CREDENTIALS = (
