@@ -16,7 +16,7 @@ from neuroca_backup.model.manifest import Dump, Manifest
 from neuroca_backup.model.retrieval import RetrievalTier, expected
 from neuroca_backup.services.archiving import wanted
 from neuroca_backup.services.retrieval import Retrieval
-from neuroca_backup.settings import Copying, Settings
+from neuroca_backup.settings import Copying, Settings, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,3 +166,11 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> 
     with pytest.raises(ValidationError, match=words):
         settings(**changes)
     assert settings(storage={"primary": {"storage_class": "STANDARD_IA"}})
+
+
+def test_who_keeps_less_than_s3_bills_for_is_told() -> None:
+    cold = {"tertiary": {"storage_class": "DEEP_ARCHIVE"}}
+    said = " ".join(warnings(settings(storage=cold, retention={"tertiary": {"database": "90d"}})))
+    assert "retention.tertiary.database: 90d is shorter than the 180d" in said
+    assert "retention.tertiary.logs" not in said
+    assert "tertiary" not in " ".join(warnings(settings(storage=cold)))
