@@ -15,6 +15,7 @@ from neuroca_backup.errors import (
     NotFoundError,
     PermanentError,
 )
+from neuroca_backup.operators.restore_request import RestoreRequest
 from neuroca_backup.services import past
 from neuroca_backup.stores.local import LocalStore
 from support import buckets, wiring
@@ -171,6 +172,10 @@ def test_a_restore_as_of_before_an_attack_gives_every_row(
         with pytest.raises(DamagedError):
             runtime.verifier.verify(ref)
 
+        with pytest.raises(ConfigurationError, match=r"as_of .* lies in the future"):
+            RestoreRequest.parse(
+                {"source": "postgres", "as_of": "2999-01-01T00:00:00Z"}, runtime.settings
+            )
         before = runtime.at(then)
         plan = wiring.plan_of(before)
         assert (plan.backup_id, plan.verified) == (ref.backup_id, True)

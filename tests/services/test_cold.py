@@ -100,7 +100,7 @@ def test_a_backup_left_only_in_glacier_is_retrieved_and_restored(
     plan = wiring.plan_of(runtime, ref)
     found = runtime.retrievals.look(plan)
     assert (found.objects, found.under_way) == (plan.members, 0)
-    assert "retrieved with the tier standard they are readable 3 h 0 min to 5 h" in found.words(
+    assert "3 h 0 min to 5 h 0 min after it was asked for with the tier standard" in found.words(
         RetrievalTier.STANDARD
     )
     assert "is retrieved first" in " ".join(runtime.checklist.integrity(plan))

@@ -118,7 +118,7 @@ def test_what_cannot_be_had_so_is_refused_with_what_can() -> None:
 def test_the_slowest_archive_decides_and_is_said() -> None:
     found = Retrieval(3, 5_000_000, 1, {"GLACIER": 2, "DEEP_ARCHIVE": 1}, ("tertiary",))
     words = found.words(RetrievalTier.STANDARD)
-    assert "3 objects (5.0 MB)" in words
+    assert "3 objects lie (5.0 MB) only in GLACIER and DEEP_ARCHIVE" in words
     assert "6 h 0 min to 12 h 0 min" in words
     assert "1 of them asked for already" in words
     assert Retrieval().words(RetrievalTier.STANDARD) == ""

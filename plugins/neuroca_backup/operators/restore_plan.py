@@ -118,7 +118,7 @@ def proposal_of(bench: Bench, orders: Sequence[dict[str, Any]]) -> Proposal:
             RestorePlan.from_json(order["plan"]),
             to=order["to"],
             forecast=Forecast(**order["forecast"]),
-            retrieval=order["retrieval"],
+            retrieval=order.get("retrieval", ""),
         )
         for order in orders
     ]

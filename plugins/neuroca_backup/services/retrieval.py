@@ -13,7 +13,7 @@ from neuroca_backup.model.manifest import Manifest
 from neuroca_backup.model.quantity import duration, size
 from neuroca_backup.model.retrieval import RetrievalTier, Wait, expected
 from neuroca_backup.model.tickets import RestorePlan
-from neuroca_backup.services import pipeline
+from neuroca_backup.services import past, pipeline
 from neuroca_backup.services.inventory import read_manifest, read_verification
 from neuroca_backup.stores import Archiving, ObjectStat, Store
 
@@ -55,10 +55,11 @@ class Retrieval:
         wait = self.wait(tier)
         least, most = (duration(one.total_seconds()) for one in (wait.least, wait.most))
         under_way = f", {self.under_way} of them asked for already" if self.under_way else ""
+        count = "1 object lies" if self.objects == 1 else f"{self.objects} objects lie"
         return (
-            f"{self.objects} objects ({size(self.size)}) lie only in {' and '.join(self.by_class)} "
-            f"of {', '.join(self.stores)}{under_way}: retrieved with the tier {tier.value} they "
-            f"are readable {least} to {most} after they were asked for"
+            f"{count} ({size(self.size)}) only in {' and '.join(self.by_class)} of "
+            f"{', '.join(self.stores)}{under_way}: readable {least} to {most} after it was asked "
+            f"for with the tier {tier.value}"
         )
 
 
@@ -170,7 +171,7 @@ def refusal(plan: RestorePlan, found: Retrieval) -> ArchivedError:
     return ArchivedError(
         f"{plan.backup_id} cannot be read at once: {found.words(RetrievalTier.STANDARD)}",
         remedy="Retrieve it: repeat the command with --wait-for-retrieval, or choose a tier under "
-        "Retrieval in the form. It costs what AWS charges for the tier.",
+        f"Retrieval in the form. It costs what AWS charges for the tier. {past.REMEDY}",
         backup_id=plan.backup_id,
         objects=found.objects,
     )
