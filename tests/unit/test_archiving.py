@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,7 @@ def copied(times: Sequence[datetime], how: Copying, *, failing: frozenset[int]) 
     return standing
 
 
+@hypothesis.settings(max_examples=25, deadline=None)
 @given(failing=st.frozensets(st.integers(0, 119), max_size=20), every=st.integers(1, 9))
 def test_each_month_has_its_first_backup_that_could_be_copied(
     failing: frozenset[int], every: int
