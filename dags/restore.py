@@ -30,7 +30,8 @@ from neuroca_backup.operators.restore_checks import (
     VersionsOperator,
 )
 from neuroca_backup.operators.restore_plan import PlanOperator
-from neuroca_backup.operators.restore_request import ONE_SOURCE, PREFERENCES, TARGETS
+from neuroca_backup.operators.restore_request import ONE_SOURCE, PREFERENCES, RETRIEVALS, TARGETS
+from neuroca_backup.operators.restore_retrieval import AwaitRetrievalSensor
 from neuroca_backup.operators.restore_services import (
     ServicesOperator,
     StartServicesOperator,
@@ -52,11 +53,13 @@ touches nothing. With **Dry run** it ends before that: the log of `approve` has 
   versions, the state of the target. Nothing is touched.
 * **approve** asks a second person where data is replaced in place, and shows what will be done.
   Who triggered the run can reject it, not approve it. Answer it under *Required Actions*.
-* **fetch** checks every byte; a damaged copy falls back to another store. **stop** stops the
-  services that use the data, in place alone. **save** backs up what would be overwritten. **load**
-  works beside what is there where it can, **compare** counts and checks, and only then **publish**
-  puts the copy in its place. **examine** asks it there whether it works, and **agree** whether
-  what was restored together fits together, by `agreement` of backup.yaml.
+* **await_retrieval** asks for what lies only in an archive such as Glacier, and waits without
+  holding a worker; mostly there is nothing to wait for. **fetch** checks every byte; a damaged
+  copy falls back to another store. **stop** stops the services that use the data, in place alone.
+  **save** backs up what would be overwritten. **load** works beside what is there where it can,
+  **compare** counts and checks, and only then **publish** puts the copy in its place. **examine**
+  asks it there whether it works, and **agree** whether what was restored together fits together,
+  by `agreement` of backup.yaml.
 * **record** notes the restore whatever became of it; it is red if the restore failed.
   **start_services** starts again what ran before, whatever happened.
 * `in_place` replaces the data of running sources. It needs `confirm`: the source's name, or the
@@ -114,6 +117,14 @@ PARAMS = {
         description="Bring back the state of exactly this moment, between a full backup and a "
         "later incremental one. Finds the backup itself; not together with Before.",
     ),
+    "as_of": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="Stores as of",
+        description="Read versioned buckets as they were at this time: what somebody has "
+        "overwritten or deleted since is there again. Empty: as they are.",
+    ),
     "only": Param(
         None,
         type=["null", "array"],
@@ -141,6 +152,20 @@ PARAMS = {
         },
         title="Read from",
         description="The store to try first; a damaged or missing copy falls back to the other.",
+    ),
+    "retrieval": Param(
+        "standard",
+        type="string",
+        enum=list(RETRIEVALS),
+        values_display={
+            "expedited": "Expedited: 1 to 5 minutes, not from Deep Archive",
+            "standard": "Standard: 3 to 5 hours, 12 from Deep Archive",
+            "bulk": "Bulk: 5 to 12 hours, 48 from Deep Archive",
+            "none": "None: end there",
+        },
+        title="Retrieval",
+        description="How urgently members are asked for that lie only in an archive. It is charged "
+        "for; where another store can be read it is not needed, and not done.",
     ),
     "target": Param(
         "sandbox",
@@ -257,6 +282,7 @@ with DAG(
         record = RecordOperator(task_id="record", order=order, trigger_rule="all_done")
         clean_up = CleanUpOperator(task_id="clean_up", order=order)
         chain(
+            AwaitRetrievalSensor(task_id="await_retrieval", order=order),
             FetchOperator(task_id="fetch", order=order),
             StopOperator(task_id="stop", order=order),
             SaveOperator(task_id="save", order=order),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,13 +19,15 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model.backup_set import BackupSet
 from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
-from neuroca_backup.services import asking, parts, targets
+from neuroca_backup.services import asking, parts, past, targets
 from neuroca_backup.services.agreement import Agreement
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.audit import DONE, FAILED, Audit
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checking.planning import Rules as CheckingRules
 from neuroca_backup.services.checking.running import Checking
 from neuroca_backup.services.checklist import Checklist
+from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.objectives.watching import Objectives
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
@@ -32,6 +35,8 @@ from neuroca_backup.services.recovery.journal import Journal
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
+from neuroca_backup.services.retention.tiers import TieredRetention, rules_of_tertiary
+from neuroca_backup.services.retrieval import Retrievals
 from neuroca_backup.services.rotation import Rotation
 from neuroca_backup.services.safety import Safety
 from neuroca_backup.services.sets import LATEST, Sets
@@ -49,12 +54,14 @@ class Runtime:
 
     `extra_recipients` are keys offered in this process only, such as the offline recovery key.
     `actor` is who the audit trail names; without one, the user of this process.
+    With `as_of` (aware) the stores are what they were then, and nobody can write to them.
     """
 
     settings: Settings
     connections: Connections
     extra_recipients: Sequence[Recipient] = ()
     actor: str = ""
+    as_of: datetime | None = None
 
     @classmethod
     def build(
@@ -68,15 +75,24 @@ class Runtime:
         """Return a runtime; nothing is connected to yet."""
         return cls(settings, connections, tuple(extra_recipients), actor)
 
+    def at(self, moment: datetime | None) -> Runtime:
+        """Return a runtime that reads the stores as they were at `moment` (None: as they are)."""
+        return self if moment == self.as_of else replace(self, as_of=moment)
+
     @cached_property
     def stores(self) -> Mapping[str, Store]:
-        """The configured stores by name, primary first."""
-        return {
+        """The configured stores by name, primary first.
+
+        Raises:
+            ConfigurationError: With `as_of`: no store can tell how it was.
+        """
+        found: dict[str, Store] = {
             name: registry.load(stores, one.type, "STORE").from_settings(
                 name, one, self.connections
             )
             for name, one in self.settings.storage.named().items()
         }
+        return found if self.as_of is None else past.as_of(found, self.as_of)
 
     @cached_property
     def keyring(self) -> Keyring:
@@ -109,7 +125,8 @@ class Runtime:
     @cached_property
     def audit(self) -> Audit:
         """The audit trail."""
-        return Audit(stores=self.stores, catalog=self.catalog, actor=self.actor)
+        # Looking at how the stores were is itself something that is done now.
+        return Audit(stores=self.at(None).stores, catalog=self.catalog, actor=self.actor)
 
     @cached_property
     def spool(self) -> Spool:
@@ -128,6 +145,8 @@ class Runtime:
             compression=self.settings.compression,
             workers=self.settings.pipeline.workers,
             audit=self.audit,
+            archive=self.settings.archive.of,
+            locks=Locks(period=self._kept_in, workers=self.settings.pipeline.workers),
         )
 
     @cached_property
@@ -140,6 +159,7 @@ class Runtime:
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
             audit=self.audit,
+            record=self.as_of is None,
         )
 
     @cached_property
@@ -153,12 +173,18 @@ class Runtime:
             spool=self.spool,
             workers=self.settings.pipeline.workers,
             audit=self.audit,
+            as_of=self.as_of,
         )
 
     @cached_property
     def agreement(self) -> Agreement:
         """Holding what was restored together to each other."""
         return Agreement(self.settings.agreement, spool=self.spool, engine=engines.named)
+
+    @cached_property
+    def retrievals(self) -> Retrievals:
+        """Having back what lies in archives."""
+        return Retrievals(stores=self.stores, workers=self.settings.pipeline.workers)
 
     @cached_property
     def checklist(self) -> Checklist:
@@ -177,20 +203,30 @@ class Runtime:
         """Saving what a restore in place would overwrite."""
 
         def back_up(ref: BackupRef, restore_id: str) -> None:
-            mode = self.settings.pipeline.mode
-            self.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
-            self.verifier.verify(ref)
+            mode, now = self.settings.pipeline.mode, self.at(None)
+            now.backups.run(ref, mode=mode, backup_type=BackupType.FULL, before_restore=restore_id)
+            now.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
 
     @cached_property
     def retention(self) -> Retention:
         """Deleting what has expired, taking it back, holding it."""
-        return Retention(
+        rules, workers = Rules.of(self.settings), self.settings.pipeline.workers
+        if self.settings.storage.tertiary is None:
+            return Retention(
+                stores=self.stores,
+                rules=rules,
+                catalog=self.catalog,
+                workers=workers,
+                audit=self.audit,
+            )
+        return TieredRetention(
             stores=self.stores,
-            rules=Rules.of(self.settings),
+            rules=rules,
+            tertiary=rules_of_tertiary(self.settings),
             catalog=self.catalog,
-            workers=self.settings.pipeline.workers,
+            workers=workers,
             audit=self.audit,
         )
 
@@ -319,6 +355,13 @@ class Runtime:
     def ref(self, set_id: str, source: str) -> BackupRef:
         """Return the backup of `source` in the set `set_id`."""
         return BackupRef.of(set_id, self.component(source), source)
+
+    def _kept_in(self, store: str, component: Component) -> timedelta:
+        """Return how long `store` keeps backups of `component`."""
+        near = self.settings.retention.of(component)
+        if store != TERTIARY:
+            return near
+        return self.settings.retention.tertiary.of(component, nearby=near)
 
     def _note_key_use(self, backup_id: str, recipient: str) -> None:
         result = DONE if recipient else FAILED

@@ -32,7 +32,9 @@ from neuroca_backup.errors import (
     PermanentError,
     StoreUnavailableError,
 )
+from neuroca_backup.model.retrieval import RetrievalTier
 from neuroca_backup.settings import LocalStoreSettings, S3StoreSettings
+from neuroca_backup.stores import Archiving, Immutable, Versioned
 from neuroca_backup.stores.local import MARKER, LocalStore
 from neuroca_backup.stores.s3 import S3Store, streams
 
@@ -656,3 +658,22 @@ def test_memory_stays_flat_for_300_megabytes(tmp_path: Path) -> None:
         env=PROJECT_PATH,
     )
     assert int(done.stdout) < 20_000, "KiB of growth"
+
+
+def test_what_is_in_no_archive_can_be_read_at_once(store: Store) -> None:
+    store.put("member", b"x")
+    found = store.stat("member")
+    assert (found.readable, found.retrieving, found.readable_until) == (True, False, None)
+    assert [one.readable for one in store.list()] == [True]
+    if isinstance(store, Archiving):
+        assert store.retrieve("member", tier=RetrievalTier.STANDARD, days=1) == found
+
+
+def test_only_a_bucket_can_refuse_deletions_keep_versions_or_archive(store: Store) -> None:
+    able = [isinstance(store, one) for one in (Immutable, Versioned, Archiving)]
+    assert able == [isinstance(store, S3Store)] * 3
+    if isinstance(store, Immutable):
+        store.put("member", b"x")
+        assert (store.lock_margin, store.locks()) == (None, False)
+        with pytest.raises(ConfigurationError, match="lock is not set"):
+            store.retain("member", until=datetime.now(UTC))

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 STAGED = ["dump", "compress", "encrypt", "upload", "replicate", "verify"]
 STREAMED = ["stream", "replicate", "verify"]
 CHECKS = ["sandbox", "space", "integrity", "versions", "state"]
-RESTORE = ["fetch", "stop", "save", "load", "compare", "publish", "examine", "record"]
+RESTORE = [
+    "await_retrieval",
+    "fetch",
+    "stop",
+    "save",
+    "load",
+    "compare",
+    "publish",
+    "examine",
+    "record",
+]
 
 
 TWO_SOURCES = """\

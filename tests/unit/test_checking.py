@@ -58,7 +58,7 @@ class Cold(MemoryStore):
         return super().get(key)
 
     def stat(self, key: str) -> ObjectStat:
-        return replace(super().stat(key), archived=key in self.asleep)
+        return replace(super().stat(key), readable=key not in self.asleep)
 
     @contextmanager
     def reader(self, key: str, **words: Any) -> Iterator[BinaryIO]:

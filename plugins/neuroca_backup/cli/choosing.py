@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from neuroca_backup.errors import NotFoundError, StoreUnavailableError
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.runtime import Runtime
+from neuroca_backup.services import past
 from neuroca_backup.services.inventory import Inventory, Listed
 
 
@@ -32,7 +33,7 @@ def look_up(runtime: Runtime, backup_id: str) -> Listed:
     raise NotFoundError(
         f"There is no backup {backup_id} in {', '.join(runtime.stores)}"
         + (f"; not all of them answered: {silent}" if silent else ""),
-        remedy="`neuroca-backup list` shows what there is.",
+        remedy=f"`neuroca-backup list` shows what there is. {past.REMEDY}",
         backup_id=backup_id,
     )
 

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from neuroca_backup.cli import render
-from neuroca_backup.cli.session import Session
+from neuroca_backup.cli.reporting import report, worst
+from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.errors import BackupError
 
 
 def configure(
@@ -21,6 +23,13 @@ def configure(
     ] = None,
     initialise_stores: Annotated[
         bool, typer.Option("--initialise-stores", help="Make the directories of local stores.")
+    ] = False,
+    check_stores: Annotated[
+        bool,
+        typer.Option(
+            "--check-stores",
+            help="Ask every store, too: whether it is there, and locks where backup.yaml says so.",
+        ),
     ] = False,
 ) -> None:
     """Check backup.yaml, or write a sample of it.
@@ -36,6 +45,23 @@ def configure(
     render.configured(found)
     if initialise_stores:
         _initialise(path)
+    if check_stores:
+        _check_stores(Session(config_path=path, connections_path=session.connections_path))
+
+
+def _check_stores(session: Session) -> None:
+    """Ask every store, the others too where one has a problem."""
+    errors: list[BackupError] = []
+    for name, store in session.runtime(Keys.NONE).stores.items():
+        try:
+            store.check()
+        except BackupError as error:
+            report(error)
+            errors.append(error)
+        else:
+            render.say(f"{name}: {store.location} can be used.")
+    if errors:
+        raise typer.Exit(worst(errors))
 
 
 def _initialise(path: Path) -> None:

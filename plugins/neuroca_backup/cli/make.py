@@ -15,7 +15,7 @@ import typer
 
 from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
-from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.cli.session import AsOf, Keys, Session
 from neuroca_backup.errors import BackupError, DamagedError, NotFoundError
 from neuroca_backup.model.identity import (
     EVERYTHING,
@@ -203,7 +203,7 @@ def _record_sets(
     return errors
 
 
-def verify(
+def verify(  # noqa: PLR0913 - each is an option of the command
     context: typer.Context,
     backup_id: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None,
     *,
@@ -222,6 +222,7 @@ def verify(
     store: Annotated[
         StoreName | None, typer.Option(help="Check this store's copy alone, at the full level.")
     ] = None,
+    as_of: AsOf = None,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -237,7 +238,7 @@ def verify(
 
     keys = Keys.NONE if level is Depth.INTACT else Keys.OPEN
     runtime = Session.of(context).runtime(
-        keys, recovery_key=recovery_key, passphrase_file=passphrase_file
+        keys, recovery_key=recovery_key, passphrase_file=passphrase_file, as_of=as_of
     )
 
     if store is not None and store.value not in runtime.stores:

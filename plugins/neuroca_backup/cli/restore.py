@@ -14,9 +14,10 @@ from neuroca_backup.cli.make import PassphraseFile, RecoveryKey, StoreName
 from neuroca_backup.cli.reporting import worst
 from neuroca_backup.cli.restore_many import Way
 from neuroca_backup.cli.restore_run import Order
-from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.cli.session import AsOf, Keys, Session
 from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.identity import EVERYTHING, Component
+from neuroca_backup.model.retrieval import RetrievalTier
 
 _LATEST = "latest"
 
@@ -106,6 +107,21 @@ def restore(  # noqa: PLR0913 - one argument an option
             help="Where no store has the backup whole, restore the newest older one that is good.",
         ),
     ] = False,
+    retrieval_tier: Annotated[
+        RetrievalTier,
+        typer.Option(
+            help="How urgently what lies only in an archive is retrieved.", case_sensitive=False
+        ),
+    ] = RetrievalTier.STANDARD,
+    wait_for_retrieval: Annotated[
+        bool,
+        typer.Option(
+            "--wait-for-retrieval",
+            help="Retrieve what lies only in an archive, which is charged for, and wait for it; "
+            "repeated, the command goes on waiting.",
+        ),
+    ] = False,
+    as_of: AsOf = None,
     recovery_key: RecoveryKey = None,
     passphrase_file: PassphraseFile = None,
     dry_run: Annotated[
@@ -132,6 +148,8 @@ def restore(  # noqa: PLR0913 - one argument an option
         directory=target_directory,
         in_place=in_place,
         allow_older=allow_older,
+        tier=retrieval_tier,
+        wait_for_retrieval=wait_for_retrieval,
     )
     given = (target_connection is not None, target_directory is not None, sandbox, in_place)
     if sum(given) != 1:
@@ -142,11 +160,13 @@ def restore(  # noqa: PLR0913 - one argument an option
         raise typer.BadParameter("Give SOURCE or --set: one of them.")
     _check_what(order, whole_set, confirm)
     session = Session.of(context)
-    runtime = session.runtime(Keys.OPEN, recovery_key=recovery_key, passphrase_file=passphrase_file)
+    runtime = session.runtime(
+        Keys.OPEN, recovery_key=recovery_key, passphrase_file=passphrase_file, as_of=as_of
+    )
     if store is not None and store.value not in runtime.stores:
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
     # A recovery key may be what opens backups; what is saved is sealed for every recipient.
-    saver = session.runtime(Keys.SEAL) if in_place and save else runtime
+    saver = session.runtime(Keys.SEAL) if in_place and save else runtime.at(None)
     clear_dead(runtime)
     way = Way(runtime, saver, prefer=store, dry_run=dry_run, save=save, wait=wait)
     with ExitStack() as servers:

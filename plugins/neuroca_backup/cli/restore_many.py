@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -158,6 +158,8 @@ class Way:
         servers: ExitStack,
     ) -> None:
         """Restore sources of one component, whatever becomes of the others."""
+        if order.wait_for_retrieval and not self.dry_run:
+            self._ask_ahead(backups, order)
         try:
             with StandDown(self.runtime) as stand_down:
                 for source, backup_id in backups.items():
@@ -171,6 +173,15 @@ class Way:
             report(error)
             self.errors.append(error)
 
+    def _ask_ahead(self, backups: Mapping[str, str | None], order: Order) -> None:
+        """Ask for all that lies in archives, so that one source does not wait behind another."""
+        for source, backup_id in backups.items():
+            run = Run(self.runtime, lambda: self.saver.safety, StandDown(self.runtime))
+            # What is wrong with it is told when its turn has come.
+            with suppress(BackupError):
+                one = replace(order, source=source, backup_id=backup_id)
+                self.runtime.retrievals.ask(run.plan(one, prefer=self.prefer), tier=order.tier)
+
     def _restore(self, order: Order, stand_down: StandDown, servers: ExitStack) -> None:
         """Restore one source; a throwaway server for it lives as long as `servers`, or less."""
         run = Run(self.runtime, lambda: self.saver.safety, stand_down)
@@ -179,6 +190,8 @@ class Way:
             at_once.callback(self.runtime.restores.clear, run.restore_id)
             plan = run.plan(order, prefer=self.prefer)
             run.propose(order, plan, save=self.save)
+            if not self.dry_run:
+                run.retrieve(order, plan)
             home = servers if self.wait else at_once
             target, label = home.enter_context(target_of(self.runtime, order, plan))
             done = run.restore(

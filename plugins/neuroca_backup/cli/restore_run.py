@@ -16,6 +16,7 @@ from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import line
 from neuroca_backup.cli.session import actor
 from neuroca_backup.model.identity import attempt_token, set_id
+from neuroca_backup.model.retrieval import RetrievalTier
 
 if TYPE_CHECKING:
     from neuroca_backup.cli.interrupted import StandDown
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from neuroca_backup.model.tickets import FetchReport, RestorePlan
     from neuroca_backup.runtime import Runtime
     from neuroca_backup.services.safety import Safety
+
+
+# The quickest retrieval takes a minute at least.
+_LOOK_AGAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Order:
     directory: Path | None = None
     in_place: bool = False
     allow_older: bool = False
+    tier: RetrievalTier = RetrievalTier.STANDARD
+    wait_for_retrieval: bool = False
 
     @property
     def throwaway(self) -> bool:
@@ -102,9 +109,47 @@ class Run:
             replaces=order.in_place, keeps=engines.named(plan.engine).keeps, wanted=save
         )
         told = forecast(self.runtime.catalog, plan.source, plan.plain_size)
-        item = Item(plan.source, plan, to=order.destination, saved=saved, forecast=told)
+        retrieval = self.runtime.retrievals.look(plan).words(order.tier)
+        item = Item(
+            plan.source,
+            plan,
+            to=order.destination,
+            saved=saved,
+            forecast=told,
+            retrieval=retrieval,
+        )
         render.proposed(item)
         render.say(f"restore {plan.restore_id}")
+
+    def retrieve(
+        self, order: Order, plan: RestorePlan, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Have back what lies only in archives; ended meanwhile, repeat the command to go on.
+
+        Raises:
+            ArchivedError: Something does, and the order does not say to wait.
+        """
+        from neuroca_backup.services.retrieval import refusal
+
+        retrievals = self.runtime.retrievals
+        found = retrievals.look(plan)
+        if not found.objects:
+            return
+        if not order.wait_for_retrieval:
+            raise refusal(plan, found)
+        with self._timed("retrieve"):
+            wanted = found.objects
+            while found.objects:
+                found = retrievals.ask(plan, tier=order.tier)
+                if found.objects:
+                    render.say(
+                        f"{wanted - found.objects} of {wanted} are back; "
+                        f"{found.words(order.tier)}. Ending the command loses nothing."
+                    )
+                    pause(_LOOK_AGAIN_SECONDS)
+        # How fast a restore is must not be counted from a wait.
+        self.seconds.pop("retrieve")
+        self.notes.append(f"{wanted} objects were retrieved from an archive first")
 
     def restore(
         self,

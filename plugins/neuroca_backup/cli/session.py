@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LONGEST_PASSPHRASE = 4096  # bytes; what follows is not a passphrase but a wrong file
+
+
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Read versioned buckets as they were at this time, such as 2026-11-23T02:00Z: what "
+        "was overwritten or deleted later does not count. Nothing is written to them.",
+    ),
+]
 
 
 class Keys(Enum):
@@ -77,15 +87,18 @@ class Session:
         *,
         recovery_key: Path | None = None,
         passphrase_file: Path | None = None,
+        as_of: str | None = None,
     ) -> Runtime:
-        """Return the services for a command that works on backups.
+        """Return the services for a command that works on backups, now or `as_of` a time.
 
         What a rescue machine may lack and the command can do without is left out, and said: the
         catalog's connection, and with `Keys.OPEN` a local key file, as any one key is enough.
         """
         from neuroca_backup.keyring.recovery import RecoveryPrivateKey
         from neuroca_backup.runtime import Runtime
+        from neuroca_backup.services import past
 
+        moment = past.moment(as_of, field="--as-of") if as_of is not None else None
         settings = self.settings
         extra = []
         if recovery_key is not None:
@@ -114,7 +127,7 @@ class Session:
             self.connections,
             extra_recipients=extra,
             actor=actor(),
-        )
+        ).at(moment)
 
 
 def actor() -> str:

@@ -13,7 +13,7 @@ import typer
 
 from neuroca_backup.cli import render
 from neuroca_backup.cli.reporting import ExitCode
-from neuroca_backup.cli.session import Keys, Session
+from neuroca_backup.cli.session import AsOf, Keys, Session
 from neuroca_backup.model.identity import Component, is_part_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def list_backups(
     ] = None,
     source: Annotated[str | None, typer.Option(help="Only this source, and its parts.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 50,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """List the backups that the stores hold, newest first.
@@ -41,7 +42,7 @@ def list_backups(
     """
     from neuroca_backup.services.inventory import Inventory
 
-    runtime = Session.of(context).runtime(Keys.NONE)
+    runtime = Session.of(context).runtime(Keys.NONE, as_of=as_of)
     inventory = Inventory(runtime.stores)
     chosen = [
         inventory.newest_first(one, name)
@@ -64,12 +65,13 @@ def show(
     context: typer.Context,
     backup_id: Annotated[str, typer.Argument(help="As `list` prints it.")],
     *,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one backup: what, where, who can open it."""
     from neuroca_backup.cli.choosing import look_up
 
-    runtime = Session.of(context).runtime(Keys.NONE)
+    runtime = Session.of(context).runtime(Keys.NONE, as_of=as_of)
     found = look_up(runtime, backup_id)
     keys, problems = _keys(runtime, found)
     chain, broken = _chain(runtime, found)
@@ -84,6 +86,7 @@ def list_sets(
         Component | None, typer.Option(help="Only this component.", case_sensitive=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 50,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """List the backup sets: what one run backed up.
@@ -93,7 +96,7 @@ def list_sets(
     """
     from neuroca_backup.cli import render_sets
 
-    sets = Session.of(context).runtime(Keys.NONE).sets()
+    sets = Session.of(context).runtime(Keys.NONE, as_of=as_of).sets()
     chosen = [sets.newest_first(one) for one in Component if component in {None, one}]
     merged = heapq.merge(*chosen, key=lambda one: one.set_id, reverse=True)
     found = islice(merged, limit)

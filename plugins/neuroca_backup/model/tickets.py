@@ -54,6 +54,7 @@ class RestorePlan:
     last moment to be restored in ISO format, "" for all; `only` the parts to be restored, () for
     all. Sizes in bytes are of the whole chain. `allow_older` allows an earlier backup in the place
     of one that no store has whole; `passed_over` says which later ones are not restored, and why.
+    `as_of` is the moment (ISO format) as of which the stores are read, "" for now.
     """
 
     restore_id: str
@@ -71,6 +72,7 @@ class RestorePlan:
     only: tuple[str, ...] = ()
     allow_older: bool = False
     passed_over: tuple[str, ...] = ()
+    as_of: str = ""
 
     @property
     def ref(self) -> BackupRef:

@@ -56,8 +56,9 @@ class FetchOperator(RestoreOperator):
         restores = bench.runtime.restores
         fetched = restores.fetch(plan)
         notes = list(fetched.fallbacks)
-        if fetched.plan.backup_id != plan.backup_id:
-            notes += fetched.plan.passed_over
+        notes += fetched.plan.passed_over if fetched.plan.backup_id != plan.backup_id else ()
+        if fetched.plan.backup_id != plan.backup_id or self.received.get("retrieval"):
+            # What lay in an archive could not be looked at before.
             notes += restores.versions(fetched.plan, self.target(bench, fetched.plan))
         return {"fetched": fetched.to_json(), "notes": notes}
 

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from neuroca_backup.errors import PermanentError
 from neuroca_backup.hooks.neuroca import translated
 from neuroca_backup.model.identity import Component
+from neuroca_backup.model.retrieval import RetrievalTier
 from neuroca_backup.model.tickets import RestorePlan
 from neuroca_backup.operators.restore_step import Bench, restore_id
 
@@ -25,8 +26,9 @@ class PlanOperator(BaseOperator):
     """Check the form and choose the backup, or those of a whole set.
 
     Returns a list of orders, one a source, over which the groups of the steps are mapped: its
-    `source`, its `plan`, where it goes `to`, how long it will take, and, where there is no plan,
-    the `problem`. Of a set the other sources go on without it.
+    `source`, its `plan`, where it goes `to`, how long it will take, what has to come from an
+    archive first (`retrieval`), and, where there is no plan, the `problem`. Of a set the other
+    sources go on without it.
     """
 
     ui_color = "#1f4e79"
@@ -85,12 +87,22 @@ def _order(
         "plan": plan.to_json(),
         "to": bench.destination(plan),
         "forecast": asdict(forecast(bench.runtime.catalog, source, plan.plain_size)),
+        "retrieval": bench.runtime.retrievals.look(plan).words(
+            bench.request.tier or RetrievalTier.STANDARD
+        ),
         "problem": "",
     }
 
 
 def _problem(source: str, problem: str) -> dict[str, Any]:
-    return {"source": source, "plan": None, "to": "", "forecast": None, "problem": problem}
+    return {
+        "source": source,
+        "plan": None,
+        "to": "",
+        "forecast": None,
+        "retrieval": "",
+        "problem": problem,
+    }
 
 
 def proposal_of(bench: Bench, orders: Sequence[dict[str, Any]]) -> Proposal:
@@ -106,6 +118,7 @@ def proposal_of(bench: Bench, orders: Sequence[dict[str, Any]]) -> Proposal:
             RestorePlan.from_json(order["plan"]),
             to=order["to"],
             forecast=Forecast(**order["forecast"]),
+            retrieval=order.get("retrieval", ""),
         )
         for order in orders
     ]

@@ -12,7 +12,8 @@ from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import ConfigurationError, NotFoundError, TargetRefusedError
 from neuroca_backup.model.identity import Component
-from neuroca_backup.services import targets
+from neuroca_backup.model.retrieval import RetrievalTier
+from neuroca_backup.services import past, targets
 from neuroca_backup.services.sets import LATEST
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 TARGETS = ("sandbox", "connection", "directory", "in_place")
 PREFERENCES = ("auto", "primary", "secondary")
+NO_RETRIEVAL = "none"
+RETRIEVALS = (*(tier.value for tier in RetrievalTier), NO_RETRIEVAL)
 # In the field for a component: none of them, as a form has no choice without a word.
 ONE_SOURCE = "one_source"
 
@@ -49,6 +52,7 @@ class RestoreRequest:
     backup_id: str | None = None
     before: datetime | None = None
     until: datetime | None = None
+    as_of: datetime | None = None
     only: tuple[str, ...] = ()
     set_id: str | None = None
     target: str = "sandbox"
@@ -57,6 +61,7 @@ class RestoreRequest:
     confirm: str | None = None
     save_first: bool = True
     prefer_store: str = "auto"
+    retrieval: str = RetrievalTier.STANDARD.value
     allow_older: bool = False
     read_back: bool = True
     dry_run: bool = False
@@ -75,7 +80,7 @@ class RestoreRequest:
             *("component", "backup_id", "set_id"),
             *("target_connection", "target_directory", "confirm"),
         )
-        times = ("before", "until")
+        times = ("before", "until", "as_of")
         request = cls(
             **{
                 **params,
@@ -96,6 +101,11 @@ class RestoreRequest:
     def prefer(self) -> str | None:
         """The store to read from first, or None for the order in backup.yaml."""
         return None if self.prefer_store == "auto" else self.prefer_store
+
+    @property
+    def tier(self) -> RetrievalTier | None:
+        """How urgently archives are asked, or None where they are not to be."""
+        return None if self.retrieval == NO_RETRIEVAL else RetrievalTier(self.retrieval)
 
     @property
     def whole(self) -> str | None:
@@ -119,6 +129,7 @@ class RestoreRequest:
             _require_one_of("component", self.component, tuple(Component))
         _require_one_of("target", self.target, TARGETS)
         _require_one_of("prefer_store", self.prefer_store, PREFERENCES)
+        _require_one_of("retrieval", self.retrieval, RETRIEVALS)
         self._check_choice()
         if self.backup_id and not self.backup_id.endswith(f"-{self.source}"):
             raise ConfigurationError(
@@ -126,12 +137,15 @@ class RestoreRequest:
                 remedy="Choose the source that the backup id ends in.",
                 value=self.backup_id,
             )
-        for field, time in (("before", self.before), ("until", self.until)):
+        times = {"before": self.before, "until": self.until, "as_of": self.as_of}
+        for field, time in times.items():
             if time is not None and time.tzinfo is None:
                 raise ConfigurationError(
                     f"{field}: {time.isoformat()} has no time zone",
                     remedy="Write it with an offset, such as 2026-11-23T02:00:00Z.",
                 )
+        if self.as_of is not None:
+            past.moment(self.as_of.isoformat(), field="as_of")
         for word in ("connection", "directory"):
             field, place = f"target_{word}", getattr(self, f"target_{word}")
             if (self.target == word) != (place is not None):

@@ -53,7 +53,7 @@ class Bench:
         hook = NeurocaHook()
         runtime = hook.runtime
         request = RestoreRequest.parse(dict(context["params"]), runtime.settings)
-        return cls(runtime=runtime, hook=hook, request=request)
+        return cls(runtime=runtime.at(request.as_of), hook=hook, request=request)
 
     def target(self, plan: RestorePlan, *, planned: str = "") -> RestoreTarget:
         """The server to restore to, refused if it may not be.

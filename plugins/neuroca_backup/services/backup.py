@@ -38,13 +38,15 @@ from neuroca_backup.model.identity import (
 from neuroca_backup.model.manifest import Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.tickets import Ticket
 from neuroca_backup.services import asking, chains, pipeline, unchanged
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.fetch import parent_of
 from neuroca_backup.services.inventory import Inventory, Listed
 from neuroca_backup.services.ledger import Ledger, timed
+from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.progress import Progress
 from neuroca_backup.services.replicate import Copies
-from neuroca_backup.settings import CompressionSettings
+from neuroca_backup.settings import CompressionSettings, Copying
 from neuroca_backup.spool import Folder, Spool, StageRecord, member_path
 from neuroca_backup.stages.compression import ZstdStage
 from neuroca_backup.stages.sealing import SealingStage
@@ -122,9 +124,11 @@ class Backups:
         compression: Level and threads of zstd.
         workers: Members handled at once.
         audit: The audit trail; without one, that of these stores.
+        archive: Which backups of a component go to the tertiary store.
+        locks: Has stores refuse to delete what a backup needs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only, and wired in one place
         self,
         *,
         subject: Callable[[str], Subject],
@@ -135,14 +139,20 @@ class Backups:
         compression: CompressionSettings,
         workers: int,
         audit: Audit | None = None,
+        archive: Callable[[Component], Copying] = lambda _: Copying.ALL,
+        locks: Locks | None = None,
     ) -> None:
         self._subject = subject
         self._stores = stores
+        # What is continued, referred to or found unchanged must be in all of these.
+        self._near = {name: one for name, one in stores.items() if name != TERTIARY}
         self._primary = next(iter(stores.values()))
         self._keyring = keyring
         self._ledger = Ledger(catalog)
         self._audit = audit or Audit(stores=stores, catalog=catalog)
-        self._copies = Copies(stores=stores, ledger=self._ledger, workers=workers)
+        self._copies = Copies(
+            stores=stores, ledger=self._ledger, workers=workers, archive=archive, locks=locks
+        )
         self._spool = spool
         self._zstd = ZstdStage(level=compression.level, threads=compression.threads)
         self._workers = workers
@@ -383,7 +393,7 @@ class Backups:
         if not isinstance(engine, Fingerprinting):
             return None
         return unchanged.check(
-            self._stores,
+            self._near,
             ref,
             lambda: engine.fingerprint(subject.endpoint, subject.options),
             engine=subject.kind,
@@ -411,7 +421,7 @@ class Backups:
         if backup_type is BackupType.FULL:
             return work(None), ""
         choice = chains.continued(
-            Inventory(self._stores),
+            Inventory(self._near),
             ref,
             engine=subject.kind,
             full_every=subject.full_every,
@@ -438,7 +448,7 @@ class Backups:
     ) -> Result:
         """Do `work` with the backup whose members may be referred to, or with None: store all."""
         choice = chains.referable(
-            Inventory(self._stores),
+            Inventory(self._near),
             ref,
             engine=subject.kind,
             full_every=subject.full_every,
@@ -462,7 +472,7 @@ class Backups:
             BackupError: As `parent_of`.
         """
         try:
-            return parent_of(found, stores=self._stores, keyring=self._keyring)
+            return parent_of(found, stores=self._near, keyring=self._keyring)
         except AccessDeniedError as error:
             raise KeyUnavailableError(
                 f"these credentials may not open {found.ref.backup_id} ({error.problem})",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from neuroca_backup.engines import Engine, RestoreTarget
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     DamagedError,
     NotFoundError,
@@ -128,9 +129,14 @@ class Checklist:
         notes: list[str] = []
         damage: dict[str, set[str]] = {}
         silent: list[BackupError] = []
+        archived = False
         for name in plan.stores:
             try:
                 found = self.verifier.examine(ref, name, level=Level.INTACT)
+            except ArchivedError:
+                notes.append(f"{name} has {ref.backup_id} in an archive, and was not read back")
+                archived = True
+                continue
             except TransientError as error:
                 notes.append(f"{name} did not answer: {error.problem}")
                 silent.append(error)
@@ -148,6 +154,8 @@ class Checklist:
                 *notes,
                 f"{ref.backup_id} is whole, but only in {' and '.join(damage)} together",
             )
+        if archived:
+            return (*notes, f"{ref.backup_id} is retrieved first; fetch checks every byte")
         problem = f"No store has {ref.backup_id} whole: {'; '.join(notes)}"
         if silent and not plan.allow_older:
             raise TransientError(

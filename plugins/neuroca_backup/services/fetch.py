@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from neuroca_backup.engines import Parent
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     DamagedError,
     KeyUnavailableError,
@@ -24,6 +25,7 @@ from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.keyring.keyset import Keyset
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.manifest import Manifest, Member
+from neuroca_backup.services import past
 from neuroca_backup.services.inventory import Listed, read_keys, read_manifest
 from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
@@ -83,7 +85,7 @@ class Fetching:
         another store than its bytes.
         """
         reasons: list[str] = []
-        transient = True
+        transient, archived = True, False
         for name, (manifest, keysets) in self._opened.items():
             if name in self.lost:
                 reasons.append(f"{name}: stopped answering")
@@ -100,6 +102,10 @@ class Fetching:
                 self._fetch(self.stores[name], manifest, keyset, member, folder)
             except SpoolError:
                 raise
+            except ArchivedError as error:
+                # The store is well, and so may its copies of other members be.
+                archived = True
+                reasons.append(f"{name}: {error.problem}")
             except (DamagedError, NotFoundError) as error:
                 transient = False
                 reasons.append(f"{name}: {error.problem}")
@@ -117,7 +123,8 @@ class Fetching:
                     plain=member.plain,
                     current=member.plain,
                 )
-        raise no_copy(f"{self.ref.backup_id}/{member.name}", reasons, transient=transient)
+        what = f"{self.ref.backup_id}/{member.name}"
+        raise no_copy(what, reasons, transient=transient, archived=archived)
 
     def _unopened(self, answers: Sequence[BackupError]) -> BackupError:
         for answer in answers:
@@ -232,13 +239,25 @@ def told(fallbacks: Sequence[str]) -> tuple[str, ...]:
     return (*first, f"... and {more} more, see the log") if more > 0 else first
 
 
-def no_copy(what: str, reasons: Sequence[str], *, transient: bool = False) -> BackupError:
+def no_copy(
+    what: str, reasons: Sequence[str], *, transient: bool = False, archived: bool = False
+) -> BackupError:
     """Return the error that says why no store could give `what`; `reasons` are by store."""
     problem = f"No store has a good copy of {what}: {'; '.join(reasons)}"
+    if archived:
+        return ArchivedError(
+            problem,
+            remedy="The copy in the archive is left: retrieve it (--wait-for-retrieval, or a tier "
+            "in the form). If another copy was found damaged here, verify the backup first, so "
+            "that the damage is known.",
+            what=what,
+        )
     if transient:
         return StoreUnavailableError(
             problem, remedy="It is tried again; mend the network if it goes on.", what=what
         )
     return DamagedError(
-        problem, remedy="Restore an older backup: `neuroca-backup list` shows them.", what=what
+        problem,
+        remedy=f"Restore an older backup: `neuroca-backup list` shows them. {past.REMEDY}",
+        what=what,
     )

@@ -24,6 +24,7 @@ from neuroca_backup.model.identity import BackupRef, Component, is_part_of
 from neuroca_backup.model.manifest import Manifest, SealedManifest
 from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.model.status import Checked, Verification
+from neuroca_backup.services import past
 from neuroca_backup.stores import Store
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ class Inventory:
         return NotFoundError(
             f"There is {what} in {', '.join(self.stores)}" + (f": {told}" if told else ""),
             remedy="`neuroca-backup list` shows what there is; an unverified backup is "
-            "restored by naming its id.",
+            f"restored by naming its id. {past.REMEDY}",
         )
 
     def _folders(self, prefix: str) -> set[str]:

@@ -20,7 +20,7 @@ from neuroca_backup.errors import (
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest
 from neuroca_backup.model.tickets import RestorePlan
-from neuroca_backup.services import chains
+from neuroca_backup.services import chains, past
 from neuroca_backup.services.inventory import Inventory, Listed
 from neuroca_backup.stores import Store
 
@@ -129,7 +129,8 @@ def refusal(error: BackupError, earlier: RestorePlan | None, *, source: str) -> 
     else:
         remedy = (
             f"{earlier.backup_id}, taken {earlier.taken_at}, could be restored instead: name it, "
-            "or allow an older backup (allow_older in the form, --allow-older in the command)."
+            "or allow an older backup (allow_older in the form, --allow-older in the command). "
+            f"{past.REMEDY}"
         )
     facts = {**error.facts, "older": None if earlier is None else earlier.backup_id}
     return type(error)(error.problem, remedy=remedy, **facts)

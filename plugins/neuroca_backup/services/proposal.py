@@ -23,7 +23,8 @@ _VERSION = 1
 class Item:
     """One source's part: its plan, where it goes, how long it will take; or why there is none.
 
-    `saved` says what becomes of the data that it replaces, "" where it replaces none.
+    `saved` says what becomes of the data that it replaces, "" where it replaces none; `retrieval`
+    what has to be had from an archive first, and how long that takes.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Item:
     saved: str = ""
     forecast: Forecast | None = None
     problem: str = ""
+    retrieval: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return what the digest covers."""
@@ -52,7 +54,8 @@ class Item:
         found = [
             f"{self.source}: {plan.backup_id}, {verified}, taken {plan.taken_at}",
             f"{size(plan.plain_size)} in {plan.members} members, engine {plan.engine}",
-            f"read from {', then '.join(plan.stores)}",
+            f"read from {', then '.join(plan.stores)}"
+            + (f", as they were at {plan.as_of}" if plan.as_of else ""),
             f"restored to {self.to}",
         ]
         if len(plan.chain) > 1:
@@ -65,8 +68,11 @@ class Item:
             found.append(self.saved)
         if plan.allow_older:
             found.append("an older verified backup is taken where no store has this one whole")
+        if self.retrieval:
+            found.append(self.retrieval)
         if self.forecast is not None:
-            found.append(f"about {duration(self.forecast.seconds)} ({self.forecast.basis})")
+            after = " after that" if self.retrieval else ""
+            found.append(f"about {duration(self.forecast.seconds)}{after} ({self.forecast.basis})")
         return [*found, *plan.passed_over]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from neuroca_backup import sandbox
 from neuroca_backup.catalog import Catalog, RestoreRecord
 from neuroca_backup.engines import Engine, Previewing, Question, Restorable, RestoreTarget
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     ChainBrokenError,
     ComparisonError,
@@ -56,6 +58,7 @@ class Restores:
         spool: Where fetched members lie, in clear, until they are loaded.
         workers: Members fetched at once.
         audit: The audit trail; without one, that of these stores.
+        as_of: The moment as of which `stores` are read, None for now.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Restores:
         spool: Spool,
         workers: int,
         audit: Audit | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         self._engine = engine
         self._stores = stores
@@ -76,6 +80,7 @@ class Restores:
         self._audit = audit or Audit(stores=stores, catalog=catalog)
         self._spool = spool
         self._workers = workers
+        self._as_of = as_of.isoformat() if as_of is not None else ""
 
     def plan(
         self,
@@ -94,7 +99,7 @@ class Restores:
 
         See `planning.plan`, which also says what it raises.
         """
-        return planning.plan(
+        found = planning.plan(
             planning.order(self._stores, prefer),
             component=component,
             source=source,
@@ -105,6 +110,7 @@ class Restores:
             only=only,
             allow_older=allow_older,
         )
+        return replace(found, as_of=self._as_of)
 
     def preflight(self, plan: RestorePlan, target: RestoreTarget) -> tuple[str, ...]:
         """Refuse before anything is touched: no space, versions, a target that holds data."""
@@ -115,7 +121,11 @@ class Restores:
         """Refuse what the engine cannot do: versions, parts, a target that holds data."""
         engine = self._engine(plan.engine)
         if isinstance(engine, Previewing):
-            return self._preview(plan, engine.preview, partial(engine.preflight, target=target))
+            preflight = partial(engine.preflight, target=target)
+            try:
+                return self._preview(plan, engine.preview, preflight)
+            except ArchivedError:
+                return (f"{plan.backup_id} lies in an archive: looked at again once retrieved",)
         chain = tuple(self._manifest(plan, ref).manifest for ref in plan.refs)
         return tuple(engine.preflight(self._restorable(plan, chain), target))
 
@@ -152,6 +162,7 @@ class Restores:
             DamagedError: No store has a good copy of some member; lists what each one answered,
                 and names the earlier backup that could be restored.
             KeyUnavailableError: No recipient could unwrap the keyset.
+            ArchivedError: Some member is only in an archive, and was not retrieved.
         """
         bad: set[str] = set()
         while True:

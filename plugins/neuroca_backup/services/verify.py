@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.engines import Engine
-from neuroca_backup.errors import BackupError, DamagedError, NotFoundError
+from neuroca_backup.errors import ArchivedError, BackupError, DamagedError, NotFoundError
 from neuroca_backup.keyring.keys_document import Keyring
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.status import Level, Verification
+from neuroca_backup.services.archiving import TERTIARY
 from neuroca_backup.services.audit import FAILED, Audit
 from neuroca_backup.services.examination import Examination
 from neuroca_backup.services.inventory import holds, read_verification
@@ -37,6 +38,7 @@ class Verifier:
         catalog: Where results are noted, beside the one kept in the store itself.
         workers: Members read at once.
         audit: The audit trail; without one, that of these stores.
+        record: Whether results are kept in the stores and noted in the catalog.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Verifier:
         catalog: Catalog,
         workers: int,
         audit: Audit | None = None,
+        record: bool = True,
     ) -> None:
         self._engine = engine
         self._stores = stores
@@ -55,6 +58,7 @@ class Verifier:
         self._ledger = Ledger(catalog)
         self._audit = audit or Audit(stores=stores, catalog=catalog)
         self._workers = workers
+        self._record = record
 
     def verify(self, ref: BackupRef, *, level: Level = Level.PARSED) -> dict[str, Verification]:
         """Check every store's copy: INTACT everywhere, and up to `level` in the secondary.
@@ -64,21 +68,35 @@ class Verifier:
         Raises:
             DamagedError: A copy is damaged, after all results were recorded; lists every finding.
             NotFoundError: No store has the backup.
+            ArchivedError: Every copy is in an archive.
             BackupError: A store could not be checked; the others have been.
         """
         deepest = "secondary" if "secondary" in self._stores else next(iter(self._stores))
         results: dict[str, Verification] = {}
         failures: list[BackupError] = []
         unchecked: list[str] = []
-        held = False
+        archived: list[BackupError] = []
+        present: dict[str, bool] = {}
         # A store that does not answer must not keep the others from being checked.
-        for name in self._stores:
+        for name, store in self._stores.items():
             try:
-                present = holds(self._stores[name], ref)
-                held = held or present
-                if present or name != "tertiary":
+                present[name] = holds(store, ref)
+            except BackupError as error:
+                log.error("%s could not be looked for in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
+                failures.append(error)
+                unchecked.append(name)
+        held = any(present.values())
+        # The tertiary store has chosen backups only, and keeps them when the others do not.
+        near = any(there for name, there in present.items() if name != TERTIARY)
+        for name, there in present.items():
+            try:
+                if there or (near and name != TERTIARY):
                     depth = level if name == deepest else Level.INTACT
                     results[name] = self._check(ref, name, level=depth)
+            except ArchivedError as error:
+                # Nothing was found out, so nothing is recorded; the other copies are checked.
+                log.info("%s in %s is in an archive, and not checked", ref.backup_id, name)
+                archived.append(error)
             except BackupError as error:
                 log.error("%s could not be checked in %s: %s", ref.backup_id, name, error)  # noqa: TRY400 - raised below
                 failures.append(error)
@@ -103,6 +121,7 @@ class Verifier:
                 backup_id=ref.backup_id,
                 findings=findings,
             )
+        failures += archived if not results else []
         if failures:
             raise failures[0]
         return results
@@ -134,13 +153,14 @@ class Verifier:
     def _check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
         store = self._stores[store_name]
         result = self.examine(ref, store_name, level=level).after(_former(store, ref))
-        if holds(store, ref):
+        if self._record and holds(store, ref):
             # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
-        self._ledger.note(
-            f"the check of {ref.backup_id} in {store.name}",
-            lambda catalog: catalog.record_verification(result),
-        )
+        if self._record:
+            self._ledger.note(
+                f"the check of {ref.backup_id} in {store.name}",
+                lambda catalog: catalog.record_verification(result),
+            )
         log.info(
             "%s in %s: %s, %d findings, %.1f s",
             ref.backup_id,

@@ -8,6 +8,12 @@ from __future__ import annotations
 from neuroca_backup.model.role import Role
 from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.agreement import AgreementSettings, ReferenceSettings
+from neuroca_backup.settings.archive import (
+    ArchiveSettings,
+    Copying,
+    LockSettings,
+    TertiaryRetentionSettings,
+)
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.monitoring import MonitorSettings
@@ -44,14 +50,17 @@ from neuroca_backup.settings.verification import VerificationSettings
 __all__ = [
     "AccessSettings",
     "AgreementSettings",
+    "ArchiveSettings",
     "CatalogSettings",
     "ClassificationSettings",
     "CompressionSettings",
+    "Copying",
     "Cron",
     "Duration",
     "EncryptionSettings",
     "KeyRotationSettings",
     "LocalStoreSettings",
+    "LockSettings",
     "MonitorSettings",
     "NotificationSettings",
     "ObjectiveSettings",
@@ -68,6 +77,7 @@ __all__ = [
     "SourceSettings",
     "StorageSettings",
     "StoreSettings",
+    "TertiaryRetentionSettings",
     "VerificationSettings",
     "WatchSettings",
     "default_path",

@@ -15,6 +15,13 @@ from neuroca_backup.settings.verification import VerificationSettings
 _START = datetime(2028, 1, 1, tzinfo=UTC)
 # A cron expression has shown all its gaps but those of rare leap days after this time.
 _HORIZON = timedelta(days=400)
+# What is deleted earlier is paid for nevertheless: https://aws.amazon.com/s3/pricing/
+_BILLED_FOR = {
+    "STANDARD_IA": timedelta(days=30),
+    "GLACIER_IR": timedelta(days=90),
+    "GLACIER": timedelta(days=90),
+    "DEEP_ARCHIVE": timedelta(days=180),
+}
 # A bound on the work for objectives of minutes; then the days looked at are fewer.
 _MOST_STEPS = 2000
 
@@ -25,6 +32,7 @@ def warnings(settings: Settings) -> list[str]:
         *(sentence for c in Component for sentence in _of_component(settings, c)),
         *_of_stores(settings),
         *_of_verification(settings.verification),
+        *_of_tertiary(settings),
         *_of_keys(settings.encryption),
     ]
 
@@ -100,6 +108,21 @@ def _of_verification(verification: VerificationSettings) -> Iterator[str]:
             f"because {verification.schedule!r} leaves {format_duration(gap)} between two runs. "
             "Schedule it more often, or accept a longer window."
         )
+
+
+def _of_tertiary(settings: Settings) -> Iterator[str]:
+    tertiary = settings.storage.tertiary
+    if not isinstance(tertiary, S3StoreSettings):
+        return
+    least = _BILLED_FOR.get(tertiary.storage_class)
+    for component in Component:
+        kept = settings.retention.tertiary.of(component, nearby=settings.retention.of(component))
+        if least is not None and kept < least:
+            yield (
+                f"backup.retention.tertiary.{component}: {format_duration(kept)} is shorter than "
+                f"the {format_duration(least)} that S3 bills for in {tertiary.storage_class}. "
+                "Keep the copies longer, or choose another storage_class."
+            )
 
 
 def _of_keys(encryption: EncryptionSettings) -> Iterator[str]:

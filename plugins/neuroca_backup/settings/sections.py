@@ -15,9 +15,16 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
+from neuroca_backup.model.retrieval import ARCHIVES
 from neuroca_backup.settings.access import AccessSettings, ClassificationSettings
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.agreement import AgreementSettings
+from neuroca_backup.settings.archive import (
+    ArchiveSettings,
+    LockSettings,
+    StorageClass,
+    TertiaryRetentionSettings,
+)
 from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.rotation import KeyRotationSettings
@@ -66,13 +73,25 @@ class S3StoreSettings(Strict):
     region: str = Field(min_length=1)
     path: str = ""
     connection: ConnectionId | None = None
+    storage_class: StorageClass = "STANDARD"
+    lock: LockSettings | None = None
 
 
 class LocalStoreSettings(Strict):
-    """A directory, e.g. a mounted NAS."""
+    """A directory, e.g. a mounted NAS. Who owns a directory can delete it, so it has no `lock`."""
 
     type: Literal["local"]
     path: AbsolutePath
+    lock: None = None
+
+    @field_validator("lock", mode="before")
+    @classmethod
+    def _no_lock(cls, value: object) -> None:
+        if value is not None:
+            raise refused(
+                "cannot be had in a directory: whoever may write there may delete as well",
+                "Lock a store of type s3, and leave it out here.",
+            )
 
 
 StoreSettings = Annotated[S3StoreSettings | LocalStoreSettings, Field(discriminator="type")]
@@ -89,6 +108,22 @@ class StorageSettings(Strict):
         """Return the configured stores by name, in the order of preference."""
         stores = {"primary": self.primary, "secondary": self.secondary, "tertiary": self.tertiary}
         return {name: store for name, store in stores.items() if store is not None}
+
+    @model_validator(mode="after")
+    def _readable_at_once(self) -> StorageSettings:
+        found = []
+        for name in ("primary", "secondary"):
+            word = getattr(getattr(self, name), "storage_class", "STANDARD")
+            if word in ARCHIVES:
+                error = refused(
+                    "is an archive: each restore and each check would wait hours for it",
+                    "Use it for the tertiary store; here write STANDARD, STANDARD_IA or "
+                    "GLACIER_IR.",
+                )
+                found.append(((name, "storage_class"), word, error))
+        if found:
+            raise disagreement("storage", found)
+        return self
 
     @model_validator(mode="after")
     def _different_places(self) -> StorageSettings:
@@ -136,6 +171,7 @@ class RetentionSettings(Strict):
     leftovers: Duration = LONGEST_RUN
     most_at_once: int = Field(default=50, ge=1, le=100, strict=True)
     schedule: Cron = "0 6 * * *"
+    tertiary: TertiaryRetentionSettings = TertiaryRetentionSettings()
 
     def of(self, component: Component) -> timedelta:
         """Return the retention of `component`."""
@@ -292,6 +328,7 @@ class Settings(Strict):
     restore: RestoreSettings = RestoreSettings()
     verification: VerificationSettings = VerificationSettings()
     key_rotation: KeyRotationSettings = KeyRotationSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
     agreement: tuple[AgreementSettings, ...] = ()
     classification: ClassificationSettings = ClassificationSettings()
@@ -360,6 +397,24 @@ class Settings(Strict):
                     error = refused("is not a source", f"Use one of: {', '.join(self.sources)}.")
                     place = ("objectives", "rto", "also", name, "sources")
                     found.append((place, source, error))
+        if found:
+            raise disagreement("Settings", found)
+        return self
+
+    @model_validator(mode="after")
+    def _tertiary_for_longest(self) -> Settings:
+        found = []
+        for component in Component:
+            near = self.retention.of(component)
+            far = self.retention.tertiary.of(component, nearby=near)
+            if far < near:
+                error = refused(
+                    f"is shorter than retention.{component.value}, so that the cold copy would go "
+                    "before the others",
+                    f"Write {format_duration(near)} or more.",
+                )
+                place = ("retention", "tertiary", component.value)
+                found.append((place, format_duration(far), error))
         if found:
             raise disagreement("Settings", found)
         return self

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from neuroca_backup.errors import PermanentError, StoreUnavailableError
+from neuroca_backup.model.retrieval import RetrievalTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +17,21 @@ class ObjectStat:
     """What a store says of one object.
 
     `key` is relative to the store's path, `size` is in bytes, `modified` is aware and in UTC,
-    `storage_class` is "" where the store has none. What is `archived` cannot be read before the
-    archive was asked for it; of an object that it has given back for some days, only `Store.stat`
-    knows so, a listing does not.
+    `storage_class` is the service's own word, "" where the store has none.
+
+    `readable` is False of an object in an archive that has to be retrieved before it can be read;
+    `retrieving` says that this was asked for and is under way, `readable_until` until when (aware)
+    a retrieved copy stays. What `list` says of an object in an archive may lag behind: ask `stat`
+    before believing that it is not readable.
     """
 
     key: str
     size: int
     modified: datetime
     storage_class: str = ""
-    archived: bool = False
+    readable: bool = True
+    retrieving: bool = False
+    readable_until: datetime | None = None
 
 
 class Store(Protocol):
@@ -147,6 +153,64 @@ class Replacing(Protocol):
 
         Raises:
             StoreUnavailableError: Somebody has changed it: look again.
+        """
+        ...
+
+
+@runtime_checkable
+class Immutable(Store, Locking, Protocol):
+    """What a store can do that may be told to refuse deletions.
+
+    `lock_margin` is how long after a backup's retention it stays locked; None where backup.yaml
+    sets no lock for the store.
+    """
+
+    lock_margin: timedelta | None
+
+    def locks(self) -> bool:
+        """Return whether any object here may be locked, by whomever."""
+        ...
+
+    def retain(self, key: str, *, until: datetime) -> None:
+        """Refuse to delete `key` before `until` (aware); a lock that is longer stays.
+
+        Raises:
+            ConfigurationError: backup.yaml sets no lock for this store.
+        """
+        ...
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Refuse to delete `key` until this is called again with `on` False."""
+        ...
+
+
+@runtime_checkable
+class Archiving(Protocol):
+    """What a store can do whose objects may lie in an archive, not readable at once."""
+
+    def retrieve(self, key: str, *, tier: RetrievalTier, days: int) -> ObjectStat:
+        """Ask that `key` be made readable for `days` days, and return what `stat` says then.
+
+        Does nothing to an object that is readable or being retrieved, so it may be repeated.
+
+        Raises:
+            PermanentError: The archive does not have this tier.
+            StoreUnavailableError: The service has no capacity for the tier now.
+        """
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """What a store can do that keeps what was overwritten and deleted."""
+
+    def as_of(self, at: datetime) -> Store:
+        """Return a view of this store as it was at `at` (aware), which refuses to change anything.
+
+        Each key is what it was then: what was written, overwritten or deleted later does not show.
+
+        Raises:
+            ConfigurationError: The store keeps no versions, so that nobody can tell.
         """
         ...
 

@@ -110,7 +110,7 @@ def _copy(
     last, checked = _beside(store, ref)
     if name in listed.problems:
         seen = _stat(store, ref.manifest_key)
-        state = State.ARCHIVED if seen is not None and seen.archived else State.LOST
+        state = State.ARCHIVED if seen is not None and not seen.readable else State.LOST
     elif checked and not any(_buried(one, ref) for one in stores.values()):
         state = State.LOST
     elif listed.manifests and name in _REQUIRED:
@@ -149,7 +149,7 @@ def _archived(store: Store, manifest: Manifest) -> bool:
     """
     largest = max(manifest.members, key=lambda one: one.stored.size, default=None)
     seen = None if largest is None else _stat(store, manifest.key_of(largest))
-    return seen is not None and seen.archived
+    return seen is not None and not seen.readable
 
 
 def _stat(store: Store, key: str) -> ObjectStat | None:

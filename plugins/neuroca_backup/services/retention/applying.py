@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from neuroca_backup.catalog import Catalog
 from neuroca_backup.errors import (
+    AlreadyExistsError,
     BackupError,
     PermanentError,
     StoreUnavailableError,
@@ -17,6 +18,7 @@ from neuroca_backup.errors import (
 from neuroca_backup.model.erasure import Erasure, key_of
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
+from neuroca_backup.services import locking
 from neuroca_backup.services.audit import Audit, Synced
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.retention import certifying, demanded, erasing, marks, planning
@@ -55,6 +57,7 @@ class Retention:
         workers: Objects handled at once.
         clock: What time it is, aware.
         audit: The audit trail; without one, that of these stores.
+        remains: Whether a store that is not among `stores` has a backup: the catalog then keeps it.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class Retention:
         workers: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         audit: Audit | None = None,
+        remains: Callable[[BackupRef], bool] = lambda _: False,
     ) -> None:
+        self._remains = remains
         self._stores = stores
         self._rules = rules
         self._ledger = Ledger(catalog)
@@ -150,7 +155,7 @@ class Retention:
         tombstone = Tombstone(
             backup_id=ref.backup_id, expired_at=now, erase_after=now, reason=reason, actor=actor
         )
-        certificate = self._destroy(ref, {"": tombstone}, "erase", actor)
+        _, certificate = self._destroy(ref, {"": tombstone}, "erase", actor)
         if certificate is None:
             raise TargetRefusedError(
                 f"{ref.backup_id} was put on hold a moment ago, so it is not erased",
@@ -192,7 +197,7 @@ class Retention:
         return taken, errors
 
     def hold(self, ref: BackupRef, *, reason: str, until: datetime | None, actor: str) -> None:
-        """Keep `ref` from being deleted; see `marks.hold`."""
+        """Keep `ref` from being deleted; see `marks.hold`. Stores that lock get a legal hold."""
         wanted = Hold(
             backup_id=ref.backup_id,
             reason=reason,
@@ -200,12 +205,21 @@ class Retention:
             held_at=self._clock(),
             until=until,
         )
-        marks.hold(self._stores, ref, wanted)
+        try:
+            marks.hold(self._stores, ref, wanted)
+        except AlreadyExistsError:
+            # The one that stands may have been cut short before the stores were told.
+            locking.hold(self._stores, ref, workers=self._workers)
+            raise
+        locking.hold(self._stores, ref, workers=self._workers)
         details = {"reason": reason, "until": None if until is None else until.isoformat()}
         self._note(ref.backup_id, "hold", actor, details)
 
     def release(self, ref: BackupRef, *, actor: str) -> bool:
         """End the hold on `ref`; return whether there was one."""
+        now = self._clock()
+        others = (one for one, held in self.held() if one != ref and held.stands(now))
+        locking.release(self._stores, ref, others=others, workers=self._workers)
         released = marks.release(self._stores, ref)
         if released:
             self._note(ref.backup_id, "release", actor, {})
@@ -273,7 +287,8 @@ class Retention:
 
     def _erase(self, one: Decision, done: Applied, actor: str) -> bool:
         log.info("Deleting %s: %s", one.record.backup_id, one.reason)
-        if self._destroy(one.record.ref, one.record.tombstones, "delete", actor) is None:
+        gone, _ = self._destroy(one.record.ref, one.record.tombstones, "delete", actor)
+        if not gone:
             return False
         done.erased.append(one.record.backup_id)
         done.size += one.record.size
@@ -281,8 +296,11 @@ class Retention:
 
     def _destroy(
         self, ref: BackupRef, tombstones: Mapping[str, Tombstone], action: str, actor: str
-    ) -> Erasure | None:
-        """Delete a marked backup everywhere; return the certificate, or None where it is held."""
+    ) -> tuple[bool, Erasure | None]:
+        """Delete a marked backup everywhere; return whether it is gone, not held, and certified.
+
+        A backup that another store still keeps can be read, so there is nothing to certify.
+        """
         mark = max(tombstones.values(), key=lambda found: found.expired_at)
         since = min(
             (m.erasing_since for m in tombstones.values() if m.erasing_since is not None),
@@ -294,13 +312,19 @@ class Retention:
             "stores": sorted(self._stores),
         }
         certificates: list[Erasure] = []
+        elsewhere = self._remains(ref)
 
         def begin() -> None:
+            if elsewhere:
+                return
             certifying.begin(
                 self._stores, ref, reason=mark.reason, actor=mark.actor, now=self._clock()
             )
 
         def end() -> None:
+            if elsewhere:
+                self._note(ref.backup_id, action, actor, details | {"kept_elsewhere": True})
+                return
             certificate, digest = certifying.complete(self._stores, ref, now=self._clock())
             certificates.append(certificate)
             destroyed = {
@@ -316,7 +340,7 @@ class Retention:
             )
 
         self._audit.require(action, ref.backup_id, actor=actor, details=details)
-        erasing.erase(
+        gone = erasing.erase(
             self._stores,
             ref,
             begun=mark.model_copy(update={"erasing_since": since}),
@@ -325,9 +349,11 @@ class Retention:
             before_first=begin,
             before_last=end,
         )
-        return certificates[0] if certificates else None
+        return gone, certificates[0] if certificates else None
 
     def _marked(self, ref: BackupRef, at: datetime | None) -> None:
+        if at is not None and self._remains(ref):
+            return
         self._ledger.note(
             f"the expiry of {ref.backup_id}",
             lambda catalog: catalog.record_expiry(ref.backup_id, at),

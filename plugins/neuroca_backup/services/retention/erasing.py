@@ -16,7 +16,7 @@ from itertools import groupby, islice
 from neuroca_backup.errors import NotFoundError, StoreUnavailableError
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.retention import Tombstone
-from neuroca_backup.services import pipeline
+from neuroca_backup.services import locking, pipeline
 from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.services.retention import marks
 from neuroca_backup.stores import ObjectStat, Store, Versioning
@@ -63,9 +63,11 @@ def erase(
     is gone: what they do is done again if it is interrupted.
 
     Raises:
+        PermanentError: A store refuses to delete some object of it; nothing was touched.
         StoreUnavailableError: Something was written meanwhile; the next run deletes that, too.
         BackupError: A store's own; the next run goes on.
     """
+    locking.require_free(stores, ref.prefix, now=now, workers=workers)
     before = {name: read_tombstone(store, ref) for name, store in stores.items()}
     marked = [name for name, store in stores.items() if _any(store, ref)]
     for name in marked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.retention import Hold, Tombstone
 from neuroca_backup.services import needs
 from neuroca_backup.services.inventory import CLOCK_TOLERANCE
+from neuroca_backup.services.locking import words
 from neuroca_backup.settings import RetentionSettings, Settings
 
 # A copy in one store alone is one loss away from none.
@@ -24,6 +25,7 @@ class Rules:
     `kept` is by component; of each source the newest `keep_verified` verified backups stay
     whatever their age. Between expiry and deletion lies `grace`. `most_at_once` is in percent of a
     source's verified backups. What has no manifest is no leftover before it is `leftovers` old.
+    With `presence_counts` a copy that is there and was not found damaged is taken for sound.
     """
 
     kept: Mapping[Component, timedelta]
@@ -31,6 +33,7 @@ class Rules:
     grace: timedelta = timedelta(days=7)
     most_at_once: int = 50
     leftovers: timedelta = timedelta(days=3)
+    presence_counts: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -148,6 +151,8 @@ def plan(
     """
     if now.tzinfo is None:
         raise ValueError(f"plan needs an aware datetime, got {now!r}")
+    if rules.presence_counts:
+        backups = [one if one.damaged else replace(one, sound=one.stores) for one in backups]
     newest_first = sorted(backups, key=lambda one: one.backup_id, reverse=True)
     needed = needs.transitively({one.backup_id: one.names for one in backups})
     staying = _staying(newest_first, rules, now, needed)
@@ -224,7 +229,7 @@ def _own_reason(one: Record, rules: Rules, now: datetime) -> str | None:
         return "its manifest says that it must not be deleted"
     for store, until_moment in one.locked.items():
         if now < until_moment:
-            return f"locked in {store} until {_day(until_moment)}"
+            return words(until_moment, store)
     if any(found.expired_at > now + CLOCK_TOLERANCE for found in one.tombstones.values()):
         return "its expiry is dated in the future, so a clock was wrong"
     expires = one.started_at + rules.kept[one.ref.component]

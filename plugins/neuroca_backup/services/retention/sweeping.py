@@ -11,6 +11,7 @@ from typing import Any
 
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.services import locking
 from neuroca_backup.services.folders import FOLDERS, folder_of
 from neuroca_backup.services.inventory import holds, read_manifest
 from neuroca_backup.services.retention import erasing
@@ -146,6 +147,9 @@ class Sweeper:
             # Between the survey and now its manifest may have come.
             if holds(other, ref) and read_manifest(other, ref).manifest.attempt == attempt:
                 return
+        if locking.locked(store, prefix, now=self._now, workers=self._workers) is not None:
+            log.info("%s: %s is locked, and stays until it is not", store.name, prefix)
+            return
         store.delete(ref.keys_key(attempt))
         ours = (one for one in store.list(prefix) if erasing.attempt_of(ref, one.key) == attempt)
         count, size = erasing.delete_all(store, ours, workers=self._workers)

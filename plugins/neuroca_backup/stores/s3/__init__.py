@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
@@ -11,13 +12,15 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from neuroca_backup.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     ConfigurationError,
     NotFoundError,
     StoreUnavailableError,
 )
+from neuroca_backup.model.retrieval import expected
 from neuroca_backup.stores import ObjectStat, ObjectVersion, Store, changed, check_key
-from neuroca_backup.stores.s3 import streams
+from neuroca_backup.stores.s3 import archive, locking, streams
 from neuroca_backup.stores.s3.errors import translated
 from neuroca_backup.stores.s3.objects import S3Object, abort, delete_versions, put_whole
 
@@ -25,14 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuroca_backup.model.endpoint import Connections
+    from neuroca_backup.model.retrieval import RetrievalTier
     from neuroca_backup.settings import S3StoreSettings
 
 _CONFLICTS = 5
 _LOST_RACES = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _CONFLICT_PAUSE_SECONDS = 0.1
-# Glacier Instant Retrieval (GLACIER_IR) is read like any other class.
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html
-_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _COPY_PART = 256 * streams.MIB
 """CopyObject ends at 5 GB; parts of this size also keep each call well below its read timeout."""
 
@@ -40,10 +41,23 @@ _COPY_PART = 256 * streams.MIB
 class S3Store:
     """Objects under `s3://<bucket>/<path>`, reached through a boto3 client the caller made.
 
-    Encryption at rest and storage class are the bucket's own business.
+    Streams go to `storage_class`, "" for the standard one, if they are large enough; what `put`
+    writes never does, so that what describes a backup is always readable. Encryption at rest is
+    the bucket's own business.
     """
 
-    def __init__(self, name: str, *, bucket: str, region: str, path: str = "", client: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        bucket: str,
+        region: str,
+        path: str = "",
+        client: Any,
+        storage_class: str = "",
+        lock_mode: str = "",
+        lock_margin: timedelta | None = None,
+    ) -> None:
         self.name = name
         folder = "/".join(part for part in path.split("/") if part)
         self.location = f"s3://{bucket}/{folder}" if folder else f"s3://{bucket}"
@@ -51,6 +65,11 @@ class S3Store:
         self._region = region
         self._root = f"{folder}/" if folder else ""
         self._client = client
+        self._storage_class = "" if storage_class == "STANDARD" else storage_class
+
+        self._lock_mode = lock_mode.upper()
+        self._locks: bool | None = None
+        self.lock_margin = lock_margin if lock_mode else None
 
     @classmethod
     def from_settings(
@@ -66,6 +85,9 @@ class S3Store:
             region=settings.region,
             path=settings.path,
             client=client,
+            storage_class=settings.storage_class,
+            lock_mode=settings.lock.mode if settings.lock else "",
+            lock_margin=settings.lock.margin if settings.lock else None,
         )
 
     def __repr__(self) -> str:
@@ -73,7 +95,8 @@ class S3Store:
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open `key` for a stream, sent in parts; see `streams.writing` for the memory."""
-        return streams.writing(self._object(key))
+        target = replace(self._object(key), storage_class=self._storage_class)
+        return streams.writing(target)
 
     def put(self, key: str, data: bytes, *, create_only: bool = False) -> None:
         """Write a small object with one request, conditional on `create_only`."""
@@ -112,13 +135,16 @@ class S3Store:
         target = self._object(key)
         with target.translated():
             answer = self._client.head_object(**target.address)
-        return ObjectStat(
-            key=key,
-            size=answer["ContentLength"],
-            modified=answer["LastModified"].astimezone(UTC),
-            storage_class=answer.get("StorageClass", "STANDARD"),
-            archived=_archived(answer),
-        )
+        return archive.stat_of_head(key, answer)
+
+    def retrieve(self, key: str, *, tier: RetrievalTier, days: int) -> ObjectStat:
+        """Ask for the object with RestoreObject, unless it is readable or under way."""
+        found = self.stat(key)
+        if found.readable or found.retrieving:
+            return found
+        expected(found.storage_class, tier)  # refuses a tier that the class does not have
+        archive.ask(self._object(key), tier=tier, days=days)
+        return self.stat(key)
 
     def locked_until(self, key: str) -> datetime | None:
         """Return until when Object Lock keeps `key`; a legal hold keeps it for ever.
@@ -128,23 +154,40 @@ class S3Store:
         """
         target = self._object(key)
         with target.translated():
-            answer = self._client.head_object(**target.address)
-        if answer.get("ObjectLockLegalHoldStatus") == "ON":
-            return datetime.max.replace(tzinfo=UTC)
-        until: datetime | None = answer.get("ObjectLockRetainUntilDate")
-        return None if until is None else until.astimezone(UTC)
+            return locking.until_of(self._client.head_object(**target.address))
+
+    def locks(self) -> bool:
+        """Return whether the bucket has Object Lock; one that does not say may have it."""
+        if self._locks is None:
+            try:
+                with self._translated(""):
+                    found = locking.configuration(self._client, self._bucket)
+            except AccessDeniedError:
+                return True
+            self._locks = found is not None
+        return self._locks
+
+    def retain(self, key: str, *, until: datetime) -> None:
+        """Lock the object's current version in the mode of backup.yaml."""
+        if not self._lock_mode:
+            raise ConfigurationError(
+                f"storage.{self.name}.lock is not set, so {self.name} locks nothing",
+                remedy="Set it in backup.yaml.",
+                store=self.name,
+            )
+        locking.retain(self._object(key), until=until, mode=self._lock_mode)
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Put a legal hold on the object's current version, or end it."""
+        locking.hold(self._object(key), on=on)
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Yield the objects of the folder `prefix`, one page of 1,000 at a time."""
-        for page in self._pages("list_objects_v2", prefix):
+        for page in self._pages(
+            "list_objects_v2", prefix, OptionalObjectAttributes=["RestoreStatus"]
+        ):
             for item in page.get("Contents", ()):
-                yield ObjectStat(
-                    key=item["Key"].removeprefix(self._root),
-                    size=item["Size"],
-                    modified=item["LastModified"].astimezone(UTC),
-                    storage_class=item.get("StorageClass", "STANDARD"),
-                    archived=_archived(item),
-                )
+                yield archive.stat_of_listing(item["Key"].removeprefix(self._root), item)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the folders directly within `prefix`."""
@@ -164,32 +207,50 @@ class S3Store:
         target = self._object(key)
         latest: list[dict[str, str]] = []
         older: list[dict[str, str]] = []
-        for page in self._pages("list_object_versions", key, exact=True):
-            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            for entry in entries:
-                if entry["Key"] == target.key:
-                    version = {"Key": target.key, "VersionId": entry["VersionId"]}
-                    (latest if entry["IsLatest"] else older).append(version)
-            if any(entry["Key"] != target.key for entry in entries):
-                break  # Keys come in order: the rest are longer keys.
+        for entry in self._history(key):
+            version = {"Key": target.key, "VersionId": entry["VersionId"]}
+            (latest if entry["IsLatest"] else older).append(version)
         delete_versions(target, older)
         delete_versions(target, latest)
 
+    def as_of(self, at: datetime) -> Store:
+        """Return the bucket as it was at `at`; refused where the bucket never kept versions."""
+        from neuroca_backup.stores.s3.as_of import AsOf  # noqa: PLC0415 - which is one of us
+
+        with self._translated(""):
+            answer = self._client.get_bucket_versioning(Bucket=self._bucket)
+        if not answer.get("Status"):
+            raise ConfigurationError(
+                f"The bucket {self._bucket} (store {self.name}) keeps no versions, so what it held "
+                f"at {at.isoformat(timespec='seconds')} is not known",
+                remedy="Read another store as it was; and switch on versioning, so that from then "
+                "on nothing is lost by an overwrite.",
+                store=self.name,
+            )
+        return AsOf(
+            self.name,
+            bucket=self._bucket,
+            region=self._region,
+            path=self._root,
+            client=self._client,
+            at=at,
+        )
+
     def copy_from(self, other: Store, key: str) -> bool:
         """Copy within the service where endpoint and credentials are the same ones."""
-        if not isinstance(other, S3Store) or not self._same_account(other):
+        if type(other) is not S3Store or not self._same_account(other):
             return False
         from boto3.s3.transfer import TransferConfig  # noqa: PLC0415 - 50 ms that few calls need
 
-        other.stat(key)  # What is missing there is told with the other store's name.
-        target = self._object(key)
+        size = other.stat(key).size  # What is missing there is told with the other store's name.
+        target = replace(self._object(key), storage_class=self._storage_class)
         with target.translated():
             self._client.copy(
                 other._object(key).address,  # noqa: SLF001 - of our own class
                 target.bucket,
                 target.key,
                 SourceClient=other._client,  # noqa: SLF001 - as above
-                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **target.placed(size)},
                 Config=TransferConfig(  # type: ignore[no-untyped-call]  # boto3 has no types
                     multipart_threshold=_COPY_PART, multipart_chunksize=_COPY_PART
                 ),
@@ -244,7 +305,7 @@ class S3Store:
                 raise changed(target.label, store=self.name, key=key) from None
 
     def check(self) -> None:
-        """Raise unless the bucket exists, is in its region, and may be listed."""
+        """Raise unless the bucket exists, is in its region, may be listed, and locks if it must."""
         with self._translated(""):
             answer = self._client.head_bucket(Bucket=self._bucket)
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._root, MaxKeys=1)
@@ -256,28 +317,35 @@ class S3Store:
                 "copies must be in the regions the settings say.",
                 store=self.name,
             )
+        if self._lock_mode:
+            with self._translated(""):
+                found = locking.configuration(self._client, self._bucket)
+            locking.require(found, bucket=self._bucket, store=self.name)
 
     def _object(self, key: str) -> S3Object:
         # SDK and proxies resolve dots in a URL, so such keys reach another object than they name.
         check_key(key, store=self.name)
         return self._at(key)
 
-    def _at(self, key: str) -> S3Object:
+    def _at(self, key: str, *, version: str = "") -> S3Object:
         return S3Object(
             client=self._client,
             bucket=self._bucket,
             key=self._root + key,
             label=f"{self.location}/{key} (store {self.name})",
             translated=lambda: self._translated(key),
+            version=version,
         )
 
     def _folder(self, prefix: str) -> str:
-        return self._object(prefix.rstrip("/")).key + "/" if prefix else self._root
+        return self._at(prefix.rstrip("/")).key + "/" if prefix else self._root
 
     def _pages(
         self, operation: str, prefix: str, *, exact: bool = False, **arguments: Any
     ) -> Iterator[dict[str, Any]]:
-        start = self._object(prefix).key if exact else self._folder(prefix)
+        if prefix:
+            check_key(prefix.rstrip("/"), store=self.name)
+        start = self._at(prefix).key if exact else self._folder(prefix)
         pages = iter(
             self._client.get_paginator(operation).paginate(
                 Bucket=self._bucket, Prefix=start, **arguments
@@ -290,6 +358,15 @@ class S3Store:
             if page is None:
                 return
             yield page
+
+    def _history(self, key: str) -> Iterator[dict[str, Any]]:
+        """Yield every version and delete marker of exactly `key`; only versions have a size."""
+        target = self._at(key)
+        for page in self._pages("list_object_versions", key, exact=True):
+            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            yield from (entry for entry in entries if entry["Key"] == target.key)
+            if any(entry["Key"] != target.key for entry in entries):
+                return  # Keys come in order: the rest are longer keys.
 
     def _create(self, key: str, data: bytes) -> bool:
         """Write `key` if it is not there; return False where another such write is under way."""
@@ -332,17 +409,6 @@ class S3Store:
     def _translated(self, key: str) -> AbstractContextManager[None]:
         place = f"{self.location}/{key}" if key else self.location
         return translated(place, store=self.name, key=key, endpoint=self._client.meta.endpoint_url)
-
-
-def _archived(answer: dict[str, Any]) -> bool:
-    """Return whether the bytes of an object have to be asked for hours before they are read.
-
-    Intelligent-Tiering moves objects into archives of its own, which `ArchiveStatus` tells. A copy
-    that was given back for some days has a `Restore` with `ongoing-request="false"`.
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
-    """
-    asleep = answer.get("StorageClass") in _ARCHIVES or bool(answer.get("ArchiveStatus"))
-    return asleep and 'ongoing-request="false"' not in answer.get("Restore", "")
 
 
 def _service(client: Any) -> str:

@@ -36,6 +36,11 @@ _PERMISSION_OF = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "HeadObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
     "GetObject": "s3:GetObject (and s3:ListBucket, without which a missing object is denied)",
+    "RestoreObject": "s3:RestoreObject",
+    "GetBucketVersioning": "s3:GetBucketVersioning",
+    "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+    "PutObjectRetention": "s3:PutObjectRetention",
+    "PutObjectLegalHold": "s3:PutObjectLegalHold",
     "DeleteObjects": "s3:DeleteObject and s3:DeleteObjectVersion, and no lock on the object",
 }
 _NO_CREDENTIALS = (
@@ -93,8 +98,14 @@ _MEANING: dict[str, tuple[type[BackupError], str, str]] = {
     ),
     "InvalidObjectState": (
         ArchivedError,
-        "the object is archived in Glacier and cannot be read as it is",
-        "Restore it from Glacier first (`aws s3api restore-object`), then try again.",
+        "the object is in an archive (Glacier) and cannot be read as it is",
+        "A restore retrieves it: choose a retrieval tier in the form, or repeat the command with "
+        "--wait-for-retrieval.",
+    ),
+    "GlacierExpeditedRetrievalNotAvailable": (
+        StoreUnavailableError,
+        "there is no capacity for expedited retrievals now",
+        "It is tried again; or choose the tier standard.",
     ),
     "NoSuchUpload": (
         StoreUnavailableError,

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _DELETE_BATCH = 1_000
 """What one DeleteObjects call takes."""
+SMALLEST_COLD = 128 * 1024
+"""Smaller objects cost more in a cold class than in the standard one: S3 bills 128 KiB in
+STANDARD_IA and GLACIER_IR, and 40 KiB more for each object in an archive.
+https://aws.amazon.com/s3/pricing/"""
 _ABORTS = 6
 _ABORT_PAUSE_SECONDS = 0.1
 
@@ -27,7 +31,8 @@ class S3Object:
     """One key of one bucket, the client that reaches it, and how its errors are told.
 
     `label` is the object's name in messages; `translated` is a block that turns the SDK's errors
-    into this project's.
+    into this project's. `version` is the one that is read, "" for the current one. What is written
+    goes to `storage_class`, "" for the standard, if it is large enough.
     """
 
     client: Any
@@ -35,11 +40,19 @@ class S3Object:
     key: str
     label: str
     translated: Callable[[], AbstractContextManager[None]]
+    version: str = ""
+    storage_class: str = ""
 
     @property
     def address(self) -> dict[str, str]:
         """The arguments that every call about this object takes."""
-        return {"Bucket": self.bucket, "Key": self.key}
+        whole = {"Bucket": self.bucket, "Key": self.key}
+        return {**whole, "VersionId": self.version} if self.version else whole
+
+    def placed(self, size: int | None = None) -> dict[str, str]:
+        """The argument that chooses the storage class of `size` bytes, None if they are many."""
+        small = size is not None and size < SMALLEST_COLD
+        return {} if small or not self.storage_class else {"StorageClass": self.storage_class}
 
 
 def put_whole(target: S3Object, body: bytes | bytearray, **conditions: str) -> None:

@@ -109,7 +109,7 @@ class _PartWriter(io.RawIOBase):
         self._refuse_if_broken()
         if not self._upload_id:
             with target.translated():
-                put_whole(target, self._buffer)
+                put_whole(target, self._buffer, **target.placed(len(self._buffer)))
             return
         if self._buffer:
             self._send()
@@ -158,7 +158,7 @@ class _PartWriter(io.RawIOBase):
             self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
             with self._target.translated():
                 self._upload_id = self._target.client.create_multipart_upload(
-                    **self._target.address, ChecksumAlgorithm="SHA256"
+                    **self._target.address, **self._target.placed(), ChecksumAlgorithm="SHA256"
                 )["UploadId"]
         body, self._buffer = self._buffer, bytearray()
         self._settle(max(1, min(PARTS_IN_FLIGHT, IN_FLIGHT_BYTES // len(body))) - 1)
