@@ -94,6 +94,18 @@ class BackupRef:
         """Return the backup of `source` within the set `set_id`."""
         return cls(backup_id=f"{set_id}-{source}", component=component)
 
+    @classmethod
+    def of_key(cls, key: str) -> BackupRef | None:
+        """Return the backup whose prefix `key` is or lies under, or None where it is of none."""
+        component, source, backup_id, *_ = (*key.split("/"), "", "")
+        if component not in set(Component):
+            return None
+        try:
+            ref = cls(backup_id, Component(component))
+        except ConfigurationError:
+            return None
+        return ref if ref.source == source else None
+
     @property
     def source(self) -> str:
         """The name of the source, e.g. `postgres`."""

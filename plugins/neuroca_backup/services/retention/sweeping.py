@@ -9,7 +9,6 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
@@ -223,8 +222,5 @@ def _place(found: ObjectStat) -> BackupRef | str:
         component, _, name = "/".join(rest).partition("/")
         known = component in set(Component) and name.endswith(".json") and "/" not in name
         return SETS if known else ""
-    try:
-        ref = BackupRef(rest[1], Component(first))
-    except (IndexError, ValueError, ConfigurationError):
-        return ""
-    return ref if len(rest) > 2 and ref.source == rest[0] else ""
+    ref = BackupRef.of_key(found.key)
+    return ref if ref is not None and len(rest) > 2 else ""
