@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
+from neuroca_backup.settings.restore_test import RestoreTestSettings
+from neuroca_backup.settings.sanitise import RuleSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -46,9 +48,11 @@ __all__ = [
     "ObjectiveSettings",
     "PipelineSettings",
     "RestoreSettings",
+    "RestoreTestSettings",
     "RetentionSettings",
     "RpoSettings",
     "RtoSettings",
+    "RuleSettings",
     "S3StoreSettings",
     "ScheduleSettings",
     "Settings",

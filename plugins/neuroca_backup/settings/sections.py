@@ -16,6 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
+from neuroca_backup.settings.restore_test import RestoreTestSettings
+from neuroca_backup.settings.sanitise import RuleSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -292,6 +294,8 @@ class Settings(Strict):
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
+    restore_test: RestoreTestSettings = RestoreTestSettings()
+    sanitise: dict[SourceName, tuple[RuleSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
     @classmethod
@@ -313,6 +317,23 @@ class Settings(Strict):
                     f"Write the ARN of a key in {store.region}.",
                 )
                 found.append((("encryption", field), arn, error))
+        if found:
+            raise disagreement("Settings", found)
+        return self
+
+    @model_validator(mode="after")
+    def _of_known_sources(self) -> Settings:
+        named = {
+            ("sanitise",): self.sanitise,
+            ("restore_test", "connections"): self.restore_test.connections,
+        }
+        found = [
+            ((*place, name), name, refused("is not a source", f"Use one of: {known}."))
+            for place, names in named.items()
+            for name in names
+            if name not in self.sources
+            for known in (", ".join(self.sources),)
+        ]
         if found:
             raise disagreement("Settings", found)
         return self
