@@ -20,9 +20,12 @@ from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
 from neuroca_backup.services.checklist import Checklist
+from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.restore import Restores
+from neuroca_backup.services.restore_tests.recording import Recording
+from neuroca_backup.services.restore_tests.testing import Testing
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
 from neuroca_backup.services.safety import Safety
@@ -153,6 +156,23 @@ class Runtime:
             catalog=self.catalog,
             workers=self.settings.pipeline.workers,
         )
+
+    @cached_property
+    def testing(self) -> Testing:
+        """The steps of a restore test."""
+        return Testing(
+            settings=self.settings,
+            connections=self.connections,
+            spool=self.spool,
+            restores=self.restores,
+            engine=engines.named,
+            questions=self.questions,
+        )
+
+    @cached_property
+    def test_records(self) -> Recording:
+        """The records of restore tests."""
+        return Recording(stores=self.stores, ledger=Ledger(self.catalog))
 
     def quiesce(self, component: Component) -> Quiesce:
         """Return what stops and starts the services that use the data of `component`."""

@@ -20,6 +20,7 @@ from neuroca_backup.cli import (
     memory,
     models,
     restore,
+    restore_test,
     retention,
     stored,
     unseal,
@@ -106,6 +107,7 @@ app.command("sets")(stored.list_sets)
 app.command("backup")(make.backup)
 app.command("verify")(make.verify)
 app.command("restore")(restore.restore)
+app.command("test-restore")(restore_test.restore_test)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)

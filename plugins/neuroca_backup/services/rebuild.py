@@ -21,12 +21,15 @@ from neuroca_backup.model import document
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
+from neuroca_backup.model.restore_test import PREFIX as RESTORE_TESTS
 from neuroca_backup.model.status import Verification
 from neuroca_backup.services import needs
 from neuroca_backup.services.inventory import read_tombstone
+from neuroca_backup.services.restore_tests import recording
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
+_NO_BACKUPS = (f"{SETS}/", f"{RESTORE_TESTS}/")
 _EVERYTHING = 2**31 - 1  # a limit that no catalog reaches; fits PostgreSQL's integer
 
 
@@ -46,14 +49,15 @@ class RebuildProblem:
 class RebuildReport:
     """What a rebuild found.
 
-    `backups` counts distinct backups and `copies` backups in each store; `unfinished` are folders
-    without a manifest (`store: prefix`), which are no backups, and `referenced` those among them
-    whose members later backups refer to; `forgotten` are the ids that the catalog listed and no
-    store holds. Any problem makes the rebuild incomplete.
+    `backups` counts distinct backups, `copies` backups in each store, `tests` restore tests.
+    `unfinished` are folders without a manifest (`store: prefix`), which are no backups, and
+    `referenced` those among them whose members later backups refer to; `forgotten` are the ids that
+    the catalog listed and no store holds. Any problem makes the rebuild incomplete.
     """
 
     backups: int = 0
     copies: int = 0
+    tests: int = 0
     forgotten: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     referenced: list[str] = field(default_factory=list)
@@ -79,6 +83,7 @@ def rebuild(catalog: Catalog, stores: Mapping[str, Store]) -> RebuildReport:
     walk = _Rebuild(catalog, stores)
     for store in stores:
         walk.record_store(store)
+    walk.record_tests()
     walk.tell_apart()
     if walk.listed_completely:
         walk.forget()
@@ -116,6 +121,25 @@ class _Rebuild:
             self._held[manifest.ref] = (*stores, name)
             self.report.backups += not stores
             self.report.copies += 1
+
+    def record_tests(self) -> None:
+        """Record the restores of every restore test; one that cannot be read is a problem."""
+        held: dict[str, list[str]] = {}
+        for name, store in self._stores.items():
+            try:
+                for test_id in store.folders(RESTORE_TESTS):
+                    held.setdefault(test_id, []).append(name)
+            except BackupError as error:
+                self._problem(name, RESTORE_TESTS, error)
+        for test_id, names in sorted(held.items()):
+            try:
+                test = recording.read([self._stores[name] for name in names], test_id)
+            except BackupError as error:
+                self._problem(", ".join(names), f"{RESTORE_TESTS}/{test_id}", error)
+                continue
+            for record in recording.records_of(test):
+                self._catalog.record_restore(record)
+            self.report.tests += 1
 
     def tell_apart(self) -> None:
         """Split the folders without a manifest into leftovers, and what later backups refer to."""
@@ -193,8 +217,8 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
-            if component == SETS:
-                continue  # what says which backups belong together; no backup itself
+            if component in {SETS, RESTORE_TESTS}:
+                continue  # what says which backups belong together, or what tests found: no backup
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
@@ -272,7 +296,7 @@ class _Rebuild:
         listed = sum(name in stores for stores in self._known.values())
         if listed:
             problem = f"holds no backup, but the catalog lists {listed} there"
-        elif any(not one.key.startswith(f"{SETS}/") for one in self._stores[name].list()):
+        elif any(not one.key.startswith(_NO_BACKUPS) for one in self._stores[name].list()):
             problem = "holds objects but no backup"
         else:
             return

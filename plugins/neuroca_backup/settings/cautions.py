@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from neuroca_backup.model.identity import Component
 from neuroca_backup.settings.cron import gap_longer_than
 from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
 from neuroca_backup.settings.values import format_duration
+
 
 def warnings(settings: Settings) -> list[str]:
     """Return a sentence for everything in `settings` that is allowed and yet dangerous."""

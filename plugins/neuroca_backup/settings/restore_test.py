@@ -1,4 +1,4 @@
-"""The section `restore_test` of `backup.yaml`: when backups are restored to see that they can be."""
+"""The section `restore_test` of `backup.yaml`: when backups are restored to see that it works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section `sanitise` of `backup.yaml`: what is personal in a restored copy, and what becomes of it.
+"""The section `sanitise` of `backup.yaml`: what is personal in a copy, and what becomes of it.
 
 A rule names one place of one source: a table's column, a collection's field, or keys.
 """

@@ -323,16 +323,15 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _of_known_sources(self) -> Settings:
-        named = {
-            ("sanitise",): self.sanitise,
-            ("restore_test", "connections"): self.restore_test.connections,
-        }
+        remedy = f"Use one of: {', '.join(self.sources)}."
+        places = [
+            *(("sanitise", name) for name in self.sanitise),
+            *(("restore_test", "connections", name) for name in self.restore_test.connections),
+        ]
         found = [
-            ((*place, name), name, refused("is not a source", f"Use one of: {known}."))
-            for place, names in named.items()
-            for name in names
-            if name not in self.sources
-            for known in (", ".join(self.sources),)
+            (place, place[-1], refused("is not a source", remedy))
+            for place in places
+            if place[-1] not in self.sources
         ]
         if found:
             raise disagreement("Settings", found)

@@ -12,6 +12,8 @@ from typing import Any
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.restore_test import MARKDOWN, REPORT
+from neuroca_backup.model.restore_test import PREFIX as RESTORE_TESTS
 from neuroca_backup.services.inventory import holds, read_manifest
 from neuroca_backup.services.retention import erasing
 from neuroca_backup.services.retention.planning import Record, Rules
@@ -101,7 +103,7 @@ class Sweeper:
             for place, found in groupby(store.list(), key=_place):
                 if isinstance(place, BackupRef):
                     self._folder(store, place, found)
-                elif place != SETS:
+                elif place not in {SETS, RESTORE_TESTS}:
                     self._name_strangers(store, found)
         for component in Component:
             self._sets_of(component)
@@ -216,11 +218,13 @@ class Sweeper:
 
 
 def _place(found: ObjectStat) -> BackupRef | str:
-    """Return the backup under whose prefix an object lies, `sets`, or "" for a stranger."""
+    """Return the backup under whose prefix an object lies, what else of ours it is, or ""."""
     first, *rest = found.key.split("/")
     if first == SETS:
         component, _, name = "/".join(rest).partition("/")
         known = component in set(Component) and name.endswith(".json") and "/" not in name
         return SETS if known else ""
+    if first == RESTORE_TESTS:
+        return RESTORE_TESTS if len(rest) == 2 and rest[1] in {REPORT, MARKDOWN} else ""
     ref = BackupRef.of_key(found.key)
     return ref if ref is not None and len(rest) > 2 else ""

@@ -16,12 +16,13 @@ from neuroca_backup.errors import ConfigurationError, PermanentError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.services.sanitise import copies
 from neuroca_backup.services.sanitise.copies import Change
-from neuroca_backup.services.sanitise.evidence import Evidence, search
+from neuroca_backup.services.sanitise.evidence import Evidence, require_replaced, search
 from neuroca_backup.services.sanitise.masking import Masker
 from neuroca_backup.settings import RuleSettings, Settings
 
 __all__ = ["Change", "Outcome", "readable", "require_fitting", "sanitise"]
 
+_COMPARED = 1000  # values at each place that are compared with those of before
 _SAMPLE = 5  # records of each table, collection or database
 # The word with which the rules of a source begin, by its engine; files and others have none.
 _WORDS: Mapping[str, str] = {
@@ -101,10 +102,18 @@ def sanitise(
     with copies.opened(endpoint, facts) as copy:
         there = copy.check(rules)
         evidence = Evidence()
-        copy.capture(there, evidence)
+        # What is dropped as a whole is gone with its place.
+        copy.capture(
+            [one for one in there if one.column or one.path or one.action != "drop"], evidence
+        )
         changes = tuple(copy.apply(there, Masker()))
     # A session of its own sees what anybody would see.
     with copies.opened(endpoint, facts) as copy:
+        now = Evidence(most=_COMPARED)
+        still = [rule for rule in there if rule.action in {"hash", "fake"}]
+        copy.check(still)
+        copy.capture(still, now)
+        require_replaced(evidence, now)
         read = search(copy.pieces(), evidence.needles)
     return Outcome(
         changes=changes,

@@ -119,7 +119,7 @@ def assignments(rules: Sequence[tuple[Column, RuleSettings]]) -> list[sql.Compos
         sql.SQL("{} = ({})::{}").format(
             sql.Identifier(name),
             expression,
-            sql.SQL(types[name]),  # type: ignore[arg-type] # from the server's own catalog
+            sql.SQL(types[name]),  # from the server's own catalog
         )
         for name, expression in made.items()
     ]
@@ -147,8 +147,10 @@ def _at_path(column: Column, rule: RuleSettings, before: sql.Composable) -> sql.
     if rule.action == "drop":
         return sql.SQL("({} #- {})").format(before, path)
     value = text_of(column, rule)
-    put = sql.SQL("'null'::jsonb") if rule.action == "null" else sql.SQL("to_jsonb({})").format(
-        _masked(value, rule)
+    put = (
+        sql.SQL("'null'::jsonb")
+        if rule.action == "null"
+        else sql.SQL("to_jsonb({})").format(_masked(value, rule))
     )
     return sql.SQL("CASE WHEN {} IS NULL THEN {} ELSE jsonb_set({}, {}, {}, false) END").format(
         value, before, before, path, put

@@ -67,17 +67,16 @@ class Documents:
         """Keep values from all over each collection, then from its beginning."""
         for rule in rules:
             collection = self._collection(rule)
-            wanted = {} if not rule.path else {rule.path[0]: 1}
+            wanted = {rule.path[0]: 1}
             sampled = collection.aggregate(
-                [{"$sample": {"size": _LOOKED_AT // 100}}, {"$project": wanted or {"_id": 0}}]
+                [{"$sample": {"size": _LOOKED_AT // 100}}, {"$project": wanted}]
             )
-            for found in (sampled, collection.find({}, wanted or None, limit=_LOOKED_AT)):
+            for found in (sampled, collection.find({}, wanted, limit=_LOOKED_AT)):
                 for one in found:
                     if not evidence.wants(rule.place):
                         break
-                    one.pop("_id", None)
-                    for container, name in walk(one, rule.path) if rule.path else ((one, None),):
-                        evidence.add(rule.place, container if name is None else container[name])
+                    for container, name in walk(one, rule.path):
+                        evidence.add(rule.place, container[name])
 
     def apply(self, rules: Sequence[RuleSettings], masker: Masker) -> Sequence[Change]:
         """Replace what the rules name, all rules of a collection in one walk."""

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from neuroca_backup.errors import NotFoundError, PermanentError
 from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.redis_patterns import matches
@@ -76,8 +74,9 @@ class Keys:
         """Yield the keys with all their values."""
         for database in self.databases:
             with connect(self.endpoint, database=database) as client:
-                told = 0
-                for key in client.scan_iter(count=_BATCH):
+                for told, key in enumerate(client.scan_iter(count=_BATCH)):
+                    if told == most:
+                        break
                     piece = bytearray(key)
                     for value in _values(client, key):
                         piece += b"\n" + value
@@ -85,9 +84,6 @@ class Keys:
                             yield bytes(piece)
                             piece.clear()
                     yield bytes(piece)
-                    told += 1
-                    if told == most:
-                        break
 
     def _of(self, rule: RuleSettings) -> Iterator[int]:
         return (n for n in self.databases if rule.database in (None, str(n)))
@@ -103,7 +99,7 @@ class Keys:
                     yield from _at_path(client, key, rule)
 
 
-def _at_path(client: redis.Redis, key: bytes, rule: RuleSettings) -> Iterator[Any]:
+def _at_path(client: Any, key: bytes, rule: RuleSettings) -> Iterator[Any]:
     kind = client.type(key)
     if kind == b"hash":
         pattern = str(rule.field).encode()
@@ -116,7 +112,7 @@ def _at_path(client: redis.Redis, key: bytes, rule: RuleSettings) -> Iterator[An
             yield container[name]
 
 
-def _once(client: redis.Redis, pattern: bytes) -> Iterator[bytes]:
+def _once(client: Any, pattern: bytes) -> Iterator[bytes]:
     """Yield every key that matches once, from a set that the server keeps meanwhile."""
     todo = f"neuroca:sanitise:{secrets.token_hex(8)}".encode()
     try:
@@ -131,15 +127,15 @@ def _once(client: redis.Redis, pattern: bytes) -> Iterator[bytes]:
         if batch:
             client.sadd(todo, *batch)
         while keys := client.spop(todo, _BATCH):
-            yield from keys  # type: ignore[misc]
+            yield from keys
     finally:
         client.delete(todo)
 
 
-def _change(client: redis.Redis, key: bytes, rule: RuleSettings, masker: Masker) -> int:
+def _change(client: Any, key: bytes, rule: RuleSettings, masker: Masker) -> int:
     """Do what `rule` says to one key; return how many values it changed."""
     if rule.action == "drop" and not rule.path:
-        return int(client.unlink(key))  # type: ignore[arg-type]
+        return int(client.unlink(key))
 
     def new(value: bytes) -> bytes:
         if rule.action == "null":
@@ -155,10 +151,10 @@ def _change(client: redis.Redis, key: bytes, rule: RuleSettings, masker: Masker)
     kind = client.type(key)
     if rule.path and kind not in {b"hash", b"string"}:
         return 0
-    change = _CHANGES.get(bytes(kind))  # type: ignore[arg-type]
+    change = _CHANGES.get(bytes(kind))
     if change is None:
         raise PermanentError(
-            f"{rule.place} matches a key of type {bytes(kind).decode()}, of which single values "  # type: ignore[arg-type]
+            f"{rule.place} matches a key of type {bytes(kind).decode()}, of which single values "
             "cannot be changed",
             remedy="Write `action: drop` in a rule of its own for such keys.",
             place=rule.place,
@@ -169,9 +165,7 @@ def _change(client: redis.Redis, key: bytes, rule: RuleSettings, masker: Masker)
 _New = Callable[[bytes], bytes]
 
 
-def _string(
-    client: redis.Redis, key: bytes, rule: RuleSettings, masker: Masker, new: _New
-) -> int:
+def _string(client: Any, key: bytes, rule: RuleSettings, masker: Masker, new: _New) -> int:
     value: Any = client.get(key)
     if value is None:
         return 0  # it has expired
@@ -185,40 +179,40 @@ def _string(
     return done
 
 
-def _hash(client: redis.Redis, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
+def _hash(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     pattern = str(rule.field or "*").encode()
     done = 0
-    names = [name for name in client.hkeys(key) if matches(pattern, name)]  # type: ignore[union-attr]
+    names = [name for name in client.hkeys(key) if matches(pattern, name)]
     for name in names:
-        value: Any = client.hget(key, name)  # type: ignore[arg-type]
+        value: Any = client.hget(key, name)
         if rule.action == "drop":
-            done += int(client.hdel(key, name))  # type: ignore[arg-type]
+            done += int(client.hdel(key, name))
         else:
-            client.hset(key, name, new(value))  # type: ignore[arg-type]
+            client.hset(key, name, new(value))
             done += 1
     return done
 
 
-def _list(client: redis.Redis, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
+def _list(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     del rule
     length: Any = client.llen(key)
     for start in range(0, length, _BATCH):
         values: Any = client.lrange(key, start, start + _BATCH - 1)
         pipe = client.pipeline(transaction=False)
         for offset, value in enumerate(values):
-            pipe.lset(key, start + offset, new(value))  # type: ignore[arg-type]
+            pipe.lset(key, start + offset, new(value))
         pipe.execute()
     return int(length)
 
 
-def _set(client: redis.Redis, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
+def _set(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     del rule
     return _beside(
         client, key, client.sscan_iter(key, count=_BATCH), lambda to, one: to("SADD", new(one))
     )
 
 
-def _sorted_set(client: redis.Redis, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
+def _sorted_set(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     del rule
     return _beside(
         client,
@@ -229,7 +223,7 @@ def _sorted_set(client: redis.Redis, key: bytes, rule: RuleSettings, _: Masker, 
 
 
 def _beside(
-    client: redis.Redis, key: bytes, members: Iterator[Any], add: Callable[[Any, Any], None]
+    client: Any, key: bytes, members: Iterator[Any], add: Callable[[Any, Any], None]
 ) -> int:
     """Make the key anew beside itself, then let that take its place with its expiry."""
     made = f"neuroca:sanitised:{secrets.token_hex(8)}".encode()
@@ -248,13 +242,13 @@ def _beside(
             pipe.execute()
     pipe.execute()
     if done:
-        client.rename(made, key)  # type: ignore[arg-type]
+        client.rename(made, key)
         if left > 0:
             client.pexpire(key, left)
     return done
 
 
-_CHANGES: Mapping[bytes, Callable[[redis.Redis, bytes, RuleSettings, Masker, _New], int]] = {
+_CHANGES: Mapping[bytes, Callable[[Any, bytes, RuleSettings, Masker, _New], int]] = {
     b"string": _string,
     b"hash": _hash,
     b"list": _list,
@@ -272,33 +266,30 @@ def _document(value: Any) -> Any:
     return found if isinstance(found, dict | list) else None
 
 
-def _values(client: redis.Redis, key: bytes) -> Iterator[bytes]:
-    """Yield every value of a key, and the names of fields."""
+def _values(client: Any, key: bytes) -> Iterator[bytes]:
+    """Yield every value of a key, and the names of fields; nothing where it has expired."""
     kind = client.type(key)
-    found: Any
     if kind == b"string":
         found = client.get(key)
-        if found is not None:
-            yield found
+        yield from () if found is None else (found,)
     elif kind == b"hash":
-        for name, value in client.hscan_iter(key, count=_BATCH):
-            yield name
-            yield value
+        for pair in client.hscan_iter(key, count=_BATCH):
+            yield from pair
     elif kind == b"list":
-        length: Any = client.llen(key)
-        for start in range(0, length, _BATCH):
-            found = client.lrange(key, start, start + _BATCH - 1)
-            yield from found
+        for start in range(0, client.llen(key), _BATCH):
+            yield from client.lrange(key, start, start + _BATCH - 1)
     elif kind == b"set":
         yield from client.sscan_iter(key, count=_BATCH)
     elif kind == b"zset":
-        for member, _ in client.zscan_iter(key, count=_BATCH):
-            yield member
+        yield from (member for member, _ in client.zscan_iter(key, count=_BATCH))
     elif kind == b"stream":
-        last = "-"
-        while found := client.xrange(key, min=last, count=_BATCH):
-            for number, fields in found:
-                for name, value in fields.items():
-                    yield name
-                    yield value
-                last = f"({number.decode()}"
+        yield from _stream(client, key)
+
+
+def _stream(client: Any, key: bytes) -> Iterator[bytes]:
+    last = "-"
+    while found := client.xrange(key, min=last, count=_BATCH):
+        for _, fields in found:
+            for pair in fields.items():
+                yield from pair
+        last = f"({found[-1][0].decode()}"

@@ -15,10 +15,42 @@ from typing import Any
 from neuroca_backup.errors import PermanentError
 from neuroca_backup.settings import RuleSettings
 
-_FIRST = ("Ada", "Bela", "Cleo", "Dara", "Emil", "Faye", "Gil", "Hana")
-_FIRST += ("Ivo", "Juno", "Kai", "Lena", "Milo", "Nora", "Otis", "Pia")
-_LAST = ("Amber", "Birch", "Clover", "Dale", "Ember", "Fern", "Grove", "Heath")
-_LAST += ("Isle", "Jasper", "Knoll", "Linden", "Moss", "North", "Oak", "Pine")
+_FIRST = [
+    "Ada",
+    "Bela",
+    "Cleo",
+    "Dara",
+    "Emil",
+    "Faye",
+    "Gil",
+    "Hana",
+    "Ivo",
+    "Juno",
+    "Kai",
+    "Lena",
+    "Milo",
+    "Nora",
+    "Otis",
+    "Pia",
+]
+_LAST = [
+    "Amber",
+    "Birch",
+    "Clover",
+    "Dale",
+    "Ember",
+    "Fern",
+    "Grove",
+    "Heath",
+    "Isle",
+    "Jasper",
+    "Knoll",
+    "Linden",
+    "Moss",
+    "North",
+    "Oak",
+    "Pine",
+]
 _WORDS = "lorem ipsum dolor sit amet consectetur adipiscing elit "
 # Sixteen digits make two values of a billion alike once in forty runs, and of a million never.
 _TOKEN = 16
@@ -97,7 +129,7 @@ def unfit(rule: RuleSettings, value: Any) -> PermanentError:
     return PermanentError(
         f"{rule.place} has a value of type {type(value).__name__}, to which {rule.action!r} "
         "cannot be done",
-        remedy="Write `action: \"null\"` or `action: drop` in that rule of `sanitise`.",
+        remedy='Write `action: "null"` or `action: drop` in that rule of `sanitise`.',
         place=rule.place,
     )
 

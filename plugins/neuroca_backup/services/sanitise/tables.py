@@ -1,4 +1,4 @@
-"""Sanitising tables of PostgreSQL: one UPDATE a table within the server, then all of it rewritten."""
+"""Sanitising tables of PostgreSQL: one UPDATE a table within the server, then a rewrite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuroca_backup.postgres_session import connect, translated
 from neuroca_backup.services.sanitise import columns
 from neuroca_backup.services.sanitise.columns import Column
 from neuroca_backup.services.sanitise.copies import Change
-from neuroca_backup.services.sanitise.evidence import MOST_OF_A_RULE, Evidence
+from neuroca_backup.services.sanitise.evidence import Evidence
 from neuroca_backup.services.sanitise.masking import Masker
 from neuroca_backup.settings import RuleSettings
 
@@ -79,9 +79,8 @@ class Tables:
 
     def capture(self, rules: Sequence[RuleSettings], evidence: Evidence) -> None:
         """Keep values from all over each table, then from its beginning."""
-        del rules  # `check` has found where they are
         for site in self._sites:
-            if not columns.searchable(site.column):
+            if site.rule not in rules or not columns.searchable(site.column):
                 continue
             value = columns.text_of(site.column, site.rule)
             # Of a small table the sample is likely to be empty.
@@ -90,8 +89,8 @@ class Tables:
                     "SELECT DISTINCT value FROM (SELECT {} AS value FROM {}{} LIMIT {}) AS looked "
                     "WHERE value IS NOT NULL LIMIT {}"
                 ).format(
-                    *(value, sql.SQL(site.column.table), sampled),  # type: ignore[arg-type]
-                    *(sql.Literal(50 * MOST_OF_A_RULE), sql.Literal(MOST_OF_A_RULE // 2)),
+                    *(value, sql.SQL(site.column.table), sampled),
+                    *(sql.Literal(50 * evidence.most), sql.Literal(evidence.most // 2)),
                 )
                 with connect(self.endpoint, database=site.database) as session:
                     for (found,) in session.execute(query):
@@ -155,7 +154,7 @@ def _holds(session: Session, column: Column, rule: RuleSettings) -> bool:
     query = sql.SQL(
         "SELECT EXISTS (SELECT FROM {table} WHERE {value} IS NOT NULL) "
         "OR NOT EXISTS (SELECT FROM {table})"
-    ).format(table=sql.SQL(column.table), value=columns.text_of(column, rule))  # type: ignore[arg-type]
+    ).format(table=sql.SQL(column.table), value=columns.text_of(column, rule))
     found = session.execute(query).fetchone()
     return bool(found and found[0])
 
@@ -188,7 +187,7 @@ def _give_keys(session: Session, masker: Masker) -> None:
 def _changed(session: Session, sites: Sequence[_Site]) -> Iterator[Change]:
     emptied = [site for site in sites if not site.column.name]
     if emptied:
-        names = sql.SQL(", ").join(sql.SQL(site.column.table) for site in emptied)  # type: ignore[arg-type]
+        names = sql.SQL(", ").join(sql.SQL(site.column.table) for site in emptied)
         for site in emptied:
             yield Change(site.rule.place, "drop", _count(session, site.column.table))
         session.execute(sql.SQL("TRUNCATE {}").format(names))
@@ -203,7 +202,7 @@ def _changed(session: Session, sites: Sequence[_Site]) -> Iterator[Change]:
         for name in gone:
             session.execute(
                 sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(
-                    sql.SQL(table),  # type: ignore[arg-type]
+                    sql.SQL(table),
                     sql.Identifier(name),
                 )
             )
@@ -218,11 +217,11 @@ def _updated(session: Session, table: str, sites: Sequence[_Site]) -> Iterator[C
         sql.SQL("count({})").format(columns.text_of(site.column, site.rule)) for site in sites
     )
     counts = session.execute(
-        sql.SQL("SELECT {} FROM {}").format(counted, sql.SQL(table))  # type: ignore[arg-type]
+        sql.SQL("SELECT {} FROM {}").format(counted, sql.SQL(table))
     ).fetchone()
     if sets:
         session.execute(
-            sql.SQL("UPDATE {} SET {}").format(sql.SQL(table), sql.SQL(", ").join(sets))  # type: ignore[arg-type]
+            sql.SQL("UPDATE {} SET {}").format(sql.SQL(table), sql.SQL(", ").join(sets))
         )
     for site, count in zip(sites, counts or (), strict=True):
         yield Change(site.rule.place, site.rule.action, count)
@@ -231,7 +230,7 @@ def _updated(session: Session, table: str, sites: Sequence[_Site]) -> Iterator[C
 def _rewrite(session: Session, tables: Sequence[str]) -> None:
     """Leave no old row on any page, no old value in the statistics, none in materialised views."""
     for table in tables:
-        session.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(sql.SQL(table)))  # type: ignore[arg-type]
+        session.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(sql.SQL(table)))
     for name, kind, populated in session.execute(_text("relations")).fetchall():
         if kind == "m" and populated:
             view = sql.SQL(name)
@@ -271,12 +270,12 @@ def _require_whole_keys(session: Session) -> None:
 
 
 def _count(session: Session, table: str) -> int:
-    query = sql.SQL("SELECT count(*) FROM {}").format(sql.SQL(table))  # type: ignore[arg-type]
+    query = sql.SQL("SELECT count(*) FROM {}").format(sql.SQL(table))
     return int((session.execute(query).fetchone() or (0,))[0])
 
 
 def _copied(
-    endpoint: Endpoint, session: Session, query: sql.Composable, *, joined: bool = True
+    endpoint: Endpoint, session: Session, query: sql.SQL | sql.Composed, *, joined: bool = True
 ) -> Iterator[bytes]:
     """Yield rows, many at once where they are to be searched, or one by one."""
     rows = bytearray()

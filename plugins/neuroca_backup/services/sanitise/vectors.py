@@ -62,9 +62,8 @@ class Vectors:
 
     def capture(self, rules: Sequence[RuleSettings], evidence: Evidence) -> None:
         """Keep values from the first rows; a number of a vector is told from no other."""
-        del rules  # `check` has found where they are
         for at, found in self._sites.items():
-            texts = [rule for rule in found if rule.path and not self._field(at, rule).is_vector]
+            texts = [one for one in found if one in rules and not self._field(at, one).is_vector]
             for looked, row in enumerate(self._rows(at)):
                 if looked == _LOOKED_AT or not any(evidence.wants(rule.place) for rule in texts):
                     break
@@ -98,9 +97,7 @@ class Vectors:
                     {name: value for name, value in row.items() if _readable(value)}
                 ).encode()
 
-    def _rewritten(
-        self, at: Name, rules: Sequence[RuleSettings], masker: Masker
-    ) -> list[Change]:
+    def _rewritten(self, at: Name, rules: Sequence[RuleSettings], masker: Masker) -> list[Change]:
         database, collection = self.database, self.database.describe(at)
         counts = dict.fromkeys(range(len(rules)), 0)
         word = secrets.token_hex(6)
@@ -190,7 +187,9 @@ def _mask(row: dict[str, Any], rule: RuleSettings, masker: Masker, collection: C
         return 1
     if len(rule.path) == 1 and (rule.action in {"null", "drop"}):
         # A field of a collection cannot be taken away, and most stores have no null.
-        row[found.name] = None if found.nullable else {"json": None, "array": []}.get(found.kind, "")
+        row[found.name] = (
+            None if found.nullable else {"json": None, "array": []}.get(found.kind, "")
+        )
         return 1
     done = mask_at(row, rule, masker)
     longest = int(found.native.get("max_length") or 0)
