@@ -64,6 +64,10 @@ class NotFoundError(PermanentError):
     """The named object, backup, database or bucket does not exist."""
 
 
+class ArchivedError(PermanentError):
+    """An object lies in an archive that gives nothing back before it was asked hours ahead."""
+
+
 class AlreadyExistsError(PermanentError):
     """A create-only write found something in its place."""
 

@@ -19,6 +19,8 @@ from neuroca_backup.model.endpoint import Connections, Endpoint
 from neuroca_backup.model.identity import BackupRef, Component, whole_source
 from neuroca_backup.services import asking, parts, targets
 from neuroca_backup.services.backup import Backups, BackupType, Subject, default_full_every
+from neuroca_backup.services.checking.planning import Rules as CheckingRules
+from neuroca_backup.services.checking.running import Checking
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.parts import Part
@@ -173,6 +175,15 @@ class Runtime:
     def test_records(self) -> Recording:
         """The records of restore tests."""
         return Recording(stores=self.stores, ledger=Ledger(self.catalog))
+
+    def checking(self) -> Checking:
+        """Reading stored backups back within their window."""
+        return Checking(
+            stores=self.stores,
+            verifier=self.verifier,
+            rules=CheckingRules.of(self.settings),
+            catalog=self.catalog,
+        )
 
     def quiesce(self, component: Component) -> Quiesce:
         """Return what stops and starts the services that use the data of `component`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,6 +206,11 @@ class SealedManifest:
     manifest: Manifest
     mac: str
     covered: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 (hex) of what the MAC covers, which tells one manifest from another."""
+        return hashlib.sha256(self.covered).hexdigest()
 
     @classmethod
     def seal(cls, manifest: Manifest, mac: Callable[[bytes], str]) -> SealedManifest:

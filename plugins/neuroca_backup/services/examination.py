@@ -22,8 +22,11 @@ from neuroca_backup.services import pipeline
 from neuroca_backup.services.inventory import (
     keys_at,
     read_checked,
+    read_hold,
     read_manifest,
+    read_tombstone,
     read_verification,
+    require_about,
 )
 from neuroca_backup.services.keysets import Keysets
 from neuroca_backup.services.progress import Progress
@@ -47,6 +50,7 @@ class Examination:
         workers: int,
     ) -> None:
         self.findings: list[Finding] = []
+        self.manifest_sha256 = ""
         self.progress = Progress(f"verify {ref.backup_id} in {store.name}")
         self._store = store
         self._ref = ref
@@ -63,15 +67,9 @@ class Examination:
             self._found(self._ref.manifest_key, error)
             return Level.NONE
         manifest = sealed.manifest
+        self.manifest_sha256 = sealed.sha256
         self.progress.total = manifest.stored_size
-        try:
-            read_verification(self._store, self._ref)
-        except DamagedError as error:
-            self._found(self._ref.verification_key, error)
-        try:
-            read_checked(self._store, self._ref)
-        except DamagedError as error:
-            self._found(self._ref.checked_key, error)
+        self._beside()
         keys = self._keys(manifest)
         if not manifest.members and not manifest.dump.empty:
             self._add(self._ref.manifest_key, "names no member, and does not say that it is empty")
@@ -82,6 +80,24 @@ class Examination:
         else:
             reached = self._in_depth(sealed, keys, level)
         return Level.PRESENT if self.findings else reached
+
+    def _beside(self) -> None:
+        """Find damage in the small objects beside the manifest; each of them may be absent."""
+
+        def about_this(store: Store, ref: BackupRef) -> None:
+            require_about(read_verification(store, ref), self.manifest_sha256, store, ref)
+
+        readers: dict[str, Callable[[Store, BackupRef], object]] = {
+            self._ref.verification_key: about_this,
+            self._ref.checked_key: read_checked,
+            self._ref.tombstone_key: read_tombstone,
+            self._ref.hold_key: read_hold,
+        }
+        for key, read in readers.items():
+            try:
+                read(self._store, self._ref)
+            except DamagedError as error:
+                self._found(key, error)
 
     def _keys(self, manifest: Manifest) -> KeysDocument | None:
         """Find keys that are gone or damaged, those of earlier backups, too; return its own."""

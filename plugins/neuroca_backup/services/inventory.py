@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     ConfigurationError,
     DamagedError,
@@ -134,15 +135,17 @@ class Inventory:
         problems: dict[str, str] = dict(self.unreachable)
         for name, store in self._answering():
             try:
-                manifests[name] = manifest = read_manifest(store, ref).manifest
+                sealed = read_manifest(store, ref)
+                manifests[name] = manifest = sealed.manifest
                 tombstone = read_tombstone(store, ref)
                 if tombstone is not None:
                     tombstones[name] = tombstone
                 found = read_verification(store, ref)
+                require_about(found, sealed.sha256, store, ref)
                 check = _check(store, manifest)
             except NotFoundError:
                 continue
-            except DamagedError as error:
+            except (DamagedError, ArchivedError) as error:
                 problems[name] = str(error)
             except BackupError as error:
                 self._lost(name, error)
@@ -307,6 +310,18 @@ def read_verification(store: Store, ref: BackupRef) -> Verification | None:
             key=ref.verification_key,
         )
     return found
+
+
+def require_about(
+    found: Verification | None, manifest_sha256: str, store: Store, ref: BackupRef
+) -> None:
+    """Raise `DamagedError` where a result is about another manifest than the one that is there."""
+    if found is not None and found.manifest not in {"", manifest_sha256}:
+        raise DamagedError(
+            f"{store.name}:{ref.verification_key} is about another manifest than the one beside it",
+            remedy="Find out who replaced either; verifying the backup again replaces the result.",
+            key=ref.verification_key,
+        )
 
 
 def read_tombstone(store: Store, ref: BackupRef) -> Tombstone | None:

@@ -19,7 +19,7 @@ from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef
 from neuroca_backup.model.status import Level, Verification
 from neuroca_backup.services.examination import Examination
-from neuroca_backup.services.inventory import holds
+from neuroca_backup.services.inventory import holds, read_verification
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.stores import Store
 
@@ -101,9 +101,12 @@ class Verifier:
         return results
 
     def check(self, ref: BackupRef, store_name: str, *, level: Level) -> Verification:
-        """Check one store's copy up to `level`, record the result there and in the catalog."""
+        """Check one store's copy up to `level`, record the result there and in the catalog.
+
+        The result says what the check before it had proven: see `Verification.after`.
+        """
         store = self._stores[store_name]
-        result = self.examine(ref, store_name, level=level)
+        result = self.examine(ref, store_name, level=level).after(_former(store, ref))
         if holds(store, ref):
             # Where there is no manifest there is no backup, and nothing may look like one.
             store.put(ref.verification_key, document.encode(result.model_dump(mode="json")))
@@ -135,4 +138,16 @@ class Verifier:
             checked_at=datetime.now(UTC),
             seconds=time.monotonic() - begun,
             bytes_read=copy.progress.done,
+            manifest=copy.manifest_sha256,
         )
+
+
+def _former(store: Store, ref: BackupRef) -> Verification | None:
+    """Return the result of the last check; a damaged one, which the check reports, counts as none.
+
+    It may lie there without the manifest that it is about: then that is gone.
+    """
+    try:
+        return read_verification(store, ref)
+    except DamagedError:
+        return None

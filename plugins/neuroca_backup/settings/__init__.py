@@ -36,6 +36,7 @@ from neuroca_backup.settings.values import (
     kms_region,
     parse_duration,
 )
+from neuroca_backup.settings.verification import VerificationSettings
 
 __all__ = [
     "CatalogSettings",
@@ -59,6 +60,7 @@ __all__ = [
     "SourceSettings",
     "StorageSettings",
     "StoreSettings",
+    "VerificationSettings",
     "WatchSettings",
     "default_path",
     "format_duration",

@@ -8,6 +8,7 @@ from neuroca_backup.model.identity import Component
 from neuroca_backup.settings.cron import gap_longer_than
 from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
 from neuroca_backup.settings.values import format_duration
+from neuroca_backup.settings.verification import VerificationSettings
 
 
 def warnings(settings: Settings) -> list[str]:
@@ -15,6 +16,7 @@ def warnings(settings: Settings) -> list[str]:
     return [
         *(sentence for c in Component for sentence in _of_component(settings, c)),
         *_of_stores(settings),
+        *_of_verification(settings.verification),
         *_of_keys(settings.encryption),
     ]
 
@@ -62,6 +64,16 @@ def _of_stores(settings: Settings) -> Iterator[str]:
         yield (
             f"backup.storage.secondary.region: both stores are in {primary.region}, so its outage "
             "takes both copies. Use a bucket in another region."
+        )
+
+
+def _of_verification(verification: VerificationSettings) -> Iterator[str]:
+    gap = gap_longer_than(verification.schedule, verification.window)
+    if gap is not None:
+        yield (
+            f"backup.verification.window: {format_duration(verification.window)} cannot be met, "
+            f"because {verification.schedule!r} leaves {format_duration(gap)} between two runs. "
+            "Schedule it more often, or accept a longer window."
         )
 
 

@@ -34,6 +34,7 @@ from neuroca_backup.settings.values import (
     kms_region,
     refused,
 )
+from neuroca_backup.settings.verification import VerificationSettings
 
 # No run of a backup takes longer: what is older belongs to runs that were killed.
 LONGEST_RUN = timedelta(days=3)
@@ -293,6 +294,7 @@ class Settings(Strict):
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
+    verification: VerificationSettings = VerificationSettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
     restore_test: RestoreTestSettings = RestoreTestSettings()
     sanitise: dict[SourceName, tuple[RuleSettings, ...]] = Field(default_factory=dict)

@@ -16,20 +16,24 @@ class ObjectStat:
     """What a store says of one object.
 
     `key` is relative to the store's path, `size` is in bytes, `modified` is aware and in UTC,
-    `storage_class` is "" where the store has none.
+    `storage_class` is "" where the store has none. What is `archived` cannot be read before the
+    archive was asked for it; of an object that it has given back for some days, only `Store.stat`
+    knows so, a listing does not.
     """
 
     key: str
     size: int
     modified: datetime
     storage_class: str = ""
+    archived: bool = False
 
 
 class Store(Protocol):
     """A place for objects under `<bucket>/<path>`; keys are relative to that path.
 
     Every method raises `NotFoundError`, `AccessDeniedError` or `StoreUnavailableError`, naming
-    the store and the key; none ever returns less than was asked for without raising.
+    the store and the key, and what reads bytes `ArchivedError`; none ever returns less than was
+    asked for without raising.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Store(Protocol):
         ...
 
     def stat(self, key: str) -> ObjectStat:
-        """Return what the store knows of `key`."""
+        """Return what the store knows of `key`, also where its bytes are archived."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:

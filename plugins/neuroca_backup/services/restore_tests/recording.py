@@ -19,7 +19,7 @@ from neuroca_backup.model.restore_test import (
     key_of,
 )
 from neuroca_backup.model.status import Level, Verification
-from neuroca_backup.services.inventory import holds
+from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.stores import Store
 
@@ -98,18 +98,18 @@ class Recording:
             return
         (name,) = one.stores
         ref = BackupRef(one.backup_id, one.component)
-        result = Verification(
-            backup_id=one.backup_id,
-            store=name,
-            level=Level.RESTORED,
-            checked_at=one.finished_at,
-            seconds=sum(one.seconds.values()),
-            bytes_read=one.size,
-        )
         try:
-            if holds(self.stores[name], ref):
-                body = document.encode(result.model_dump(mode="json"))
-                self.stores[name].put(ref.verification_key, body)
+            result = Verification(
+                backup_id=one.backup_id,
+                store=name,
+                level=Level.RESTORED,
+                checked_at=one.finished_at,
+                seconds=sum(one.seconds.values()),
+                bytes_read=one.size,
+                manifest=read_manifest(self.stores[name], ref).sha256,
+            )
+            body = document.encode(result.model_dump(mode="json"))
+            self.stores[name].put(ref.verification_key, body)
         except BackupError as error:
             # The test stands all the same: its own record says what it has proven.
             log.error("That %s was restored is not beside it: %s", one.backup_id, error)  # noqa: TRY400 - as said

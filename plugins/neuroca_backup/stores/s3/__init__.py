@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _CONFLICTS = 5
 _CONFLICT_PAUSE_SECONDS = 0.1
+# Glacier Instant Retrieval (GLACIER_IR) is read like any other class.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html
+_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _COPY_PART = 256 * streams.MIB
 """CopyObject ends at 5 GB; parts of this size also keep each call well below its read timeout."""
 
@@ -113,6 +116,7 @@ class S3Store:
             size=answer["ContentLength"],
             modified=answer["LastModified"].astimezone(UTC),
             storage_class=answer.get("StorageClass", "STANDARD"),
+            archived=_archived(answer),
         )
 
     def locked_until(self, key: str) -> datetime | None:
@@ -138,6 +142,7 @@ class S3Store:
                     size=item["Size"],
                     modified=item["LastModified"].astimezone(UTC),
                     storage_class=item.get("StorageClass", "STANDARD"),
+                    archived=_archived(item),
                 )
 
     def folders(self, prefix: str = "") -> Iterator[str]:
@@ -291,6 +296,17 @@ class S3Store:
     def _translated(self, key: str) -> AbstractContextManager[None]:
         place = f"{self.location}/{key}" if key else self.location
         return translated(place, store=self.name, key=key, endpoint=self._client.meta.endpoint_url)
+
+
+def _archived(answer: dict[str, Any]) -> bool:
+    """Return whether the bytes of an object have to be asked for hours before they are read.
+
+    Intelligent-Tiering moves objects into archives of its own, which `ArchiveStatus` tells. A copy
+    that was given back for some days has a `Restore` with `ongoing-request="false"`.
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+    """
+    asleep = answer.get("StorageClass") in _ARCHIVES or bool(answer.get("ArchiveStatus"))
+    return asleep and 'ongoing-request="false"' not in answer.get("Restore", "")
 
 
 def _service(client: Any) -> str:

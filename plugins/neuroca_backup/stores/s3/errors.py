@@ -10,6 +10,7 @@ from botocore import exceptions as sdk
 
 from neuroca_backup.errors import (
     AccessDeniedError,
+    ArchivedError,
     BackupError,
     ConfigurationError,
     NotFoundError,
@@ -91,7 +92,7 @@ _MEANING: dict[str, tuple[type[BackupError], str, str]] = {
         "Set this machine's clock (NTP).",
     ),
     "InvalidObjectState": (
-        PermanentError,
+        ArchivedError,
         "the object is archived in Glacier and cannot be read as it is",
         "Restore it from Glacier first (`aws s3api restore-object`), then try again.",
     ),
