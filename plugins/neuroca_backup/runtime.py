@@ -176,6 +176,7 @@ class Runtime:
         """The records of restore tests."""
         return Recording(stores=self.stores, ledger=Ledger(self.catalog))
 
+    @cached_property
     def checking(self) -> Checking:
         """Reading stored backups back within their window."""
         return Checking(

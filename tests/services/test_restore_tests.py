@@ -14,7 +14,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from neuroca_backup import sandbox
 from neuroca_backup.catalog.memory import MemoryCatalog
 from neuroca_backup.cli.app import app
 from neuroca_backup.connections import FileConnections
@@ -166,7 +165,9 @@ def _people(database: Endpoint) -> None:
             " FROM generate_series(1, 50) AS n",
             [PERSON, MAIL, PERSON],
         )
-        opened.execute("INSERT INTO memory.letters SELECT n, %s || n FROM generate_series(1, 50) n", [PERSON])
+        opened.execute(
+            "INSERT INTO memory.letters SELECT n, %s || n FROM generate_series(1, 50) n", [PERSON]
+        )
         opened.execute("CREATE MATERIALIZED VIEW memory.directory AS SELECT * FROM memory.people")
         opened.execute("ANALYZE")
 
@@ -206,9 +207,14 @@ def test_one_command_tests_every_source_records_it_and_leaves_nothing(
     by_source = {one.source: one for one in test.sources}
     assert by_source["postgres"].sanitised == "yes"
     assert by_source["logs"].sanitised == "no rules"
-    assert by_source["models__embed" if "models__embed" in by_source else next(
-        name for name in by_source if name.startswith("models__")
-    )].sanitised == "nothing personal"
+    assert (
+        by_source[
+            "models__embed"
+            if "models__embed" in by_source
+            else next(name for name in by_source if name.startswith("models__"))
+        ].sanitised
+        == "nothing personal"
+    )
     markdown = (stand.folder / "secondary" / PREFIX / test.test_id / MARKDOWN).read_text()
     assert markdown == (stand.folder / "out" / "report.md").read_text() == test.markdown()
     assert f"{len(test.sources)} of {len(test.sources)} sources passed" in told
@@ -231,7 +237,9 @@ def test_one_command_tests_every_source_records_it_and_leaves_nothing(
 
     # What the stores say now, and a catalog that is made from them.
     runtime = stand.runtime()
-    found = next(Inventory(runtime.stores).newest_first(test.sources[0].component, test.sources[0].source))
+    found = next(
+        Inventory(runtime.stores).newest_first(test.sources[0].component, test.sources[0].source)
+    )
     assert Level.RESTORED in {one.level for one in found.verifications.values()}
     catalog = MemoryCatalog()
     report = rebuild(catalog, runtime.stores)
