@@ -76,8 +76,7 @@ class RuleSettings(Strict):
         given = [word for word in _PLACES if getattr(self, word) is not None]
         if len(given) != 1:
             problem = "names no place" if not given else f"names {' and '.join(given)} at once"
-            error = refused(problem, f"Write one of {', '.join(_PLACES)}.")
-            return [((), given, error)]
+            return [((), given, _said(problem, f"Write one of {', '.join(_PLACES)}."))]
         found: list[_Refusal] = []
         if self.table is not None:
             found += self._of_table()
@@ -88,17 +87,17 @@ class RuleSettings(Strict):
             error = refused("is a word for tables and keys", "Write `collection: database.name`.")
             found.append((("database",), self.database, error))
         if self.collection is not None and self.field is None and self.action != "drop":
-            error = refused("is missing", "Name what is personal in a document.")
+            error = _said("is missing", "Name what is personal in a document.")
             found.append((("field",), None, error))
         if not all(self.path) if self.field else False:
             error = refused("has an empty part", "Write names with one dot between them.")
             found.append((("field",), self.field, error))
         if (self.action == "fake") != (self.kind is not None):
-            error = refused(
-                "goes with `action: fake` alone, which needs it",
+            error = _said(
+                "`kind` goes with `action: fake` alone, which needs it",
                 "Write one of name, email, phone, text, or remove it.",
             )
-            found.append((("kind",), self.kind or "", error))
+            found.append((("kind",), self.kind, error))
         return found
 
     def _of_table(self) -> list[_Refusal]:
@@ -107,6 +106,13 @@ class RuleSettings(Strict):
             error = refused("is not a table with its schema", "Write it like memory.users.")
             found.append((("table",), self.table, error))
         if self.column is None and (self.field is not None or self.action != "drop"):
-            error = refused("is missing", "Name the column; `drop` alone can empty a whole table.")
-            found.append((("column",), "", error))
+            error = _said("is missing", "Name the column; `drop` alone can empty a whole table.")
+            found.append((("column",), None, error))
         return found
+
+
+def _said(problem: str, remedy: str) -> PydanticCustomError:
+    """Return the error of something that is not there, so that no value can be shown."""
+    return PydanticCustomError(
+        "absent", "{problem}; {remedy}", {"problem": problem, "remedy": remedy}
+    )
