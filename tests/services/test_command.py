@@ -118,10 +118,9 @@ def test_show_names_members_checks_and_everybody_who_can_open_it(
 
 
 def test_verify_reads_every_copy_back(bench: Stand, backup_id: str) -> None:
-    # The newest check is what counts, so the deep one comes last.
-    shallow = bench.done("verify", "--source", "postgres", "--level", "intact")
-    assert "parsed" not in shallow
     assert "parsed" in bench.done("verify", backup_id)
+    # Bytes that are still the same are still parsed.
+    assert "parsed" in bench.done("verify", "--source", "postgres", "--level", "intact")
 
 
 def test_a_restore_into_another_server_brings_back_exactly_what_was_backed_up_but_once(

@@ -56,6 +56,10 @@ class Stand:
         ]
         if "BACKUP_ID" in words:
             words[words.index("BACKUP_ID")] = self.newest_of("postgres")
+        if "BACKUP_PATH" in words:
+            newest = self.newest_of("postgres")
+            path = f"{self.folder}/primary/database/postgres/{newest}"
+            words[words.index("BACKUP_PATH")] = path
         ended = CliRunner().invoke(app, ["--config-path", str(self.config), *words])
         assert ended.exit_code == 0, f"{line}: {ended.output}"
         return ended.output

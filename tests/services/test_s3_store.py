@@ -29,6 +29,7 @@ from botocore.config import Config
 from neuroca_backup.errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    ArchivedError,
     BackupError,
     ConfigurationError,
     NotFoundError,
@@ -36,7 +37,7 @@ from neuroca_backup.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
-from neuroca_backup.stores.s3 import S3Store, streams
+from neuroca_backup.stores.s3 import S3Store, _archived, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -612,6 +613,42 @@ def test_an_archived_object_must_be_restored_first(
         store.get("cold")
     assert store.stat("cold").storage_class == "GLACIER"
     assert next(store.list()).storage_class == "GLACIER"
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "archived"),
+    [
+        ("GLACIER", True),
+        ("DEEP_ARCHIVE", True),
+        ("GLACIER_IR", False),
+        ("STANDARD_IA", False),
+        ("INTELLIGENT_TIERING", False),
+    ],
+)
+def test_what_is_archived_is_told_without_reading_it(
+    store: S3Store,
+    client: Any,
+    bucket: str,
+    storage_class: str,
+    archived: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    client.put_object(Bucket=bucket, Key="backups/one", Body=b"x", StorageClass=storage_class)
+    assert store.stat("one").archived is archived
+    assert next(store.list()).archived is archived
+    if archived:
+        with pytest.raises(ArchivedError):
+            store.get("one")
+        client.restore_object(Bucket=bucket, Key="backups/one", RestoreRequest={"Days": 2})
+    assert store.stat("one").archived is False
+    assert store.get("one") == b"x"
+
+
+def test_archives_of_intelligent_tiering_and_copies_under_way_are_told_by_their_headers() -> None:
+    deep = {"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}
+    assert _archived(deep)
+    assert _archived({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'})
+    assert not _archived({**deep, "Restore": 'ongoing-request="false", expiry-date="..."'})
+    assert not _archived({})
 
 
 @pytest.mark.parametrize(

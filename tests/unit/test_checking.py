@@ -331,13 +331,15 @@ def test_an_archived_copy_is_reported_as_not_checkable_with_its_last_check(shelf
     report.require_sound()
 
 
-@pytest.mark.parametrize("what", ["manifest", "keys"])
+@pytest.mark.parametrize("what", ["manifest", "keys", "all"])
 def test_whatever_of_a_copy_is_archived_it_is_not_checkable_and_others_are_read(
     shelf: Shelf, what: str
 ) -> None:
     ref, other = shelf.put(60, read=50), shelf.put(50, read=50)
-    key = ref.manifest_key if what == "manifest" else ref.keys_key(ATTEMPT)
-    shelf.stores["secondary"].asleep = {key}
+    store = shelf.stores["secondary"]
+    every = {one.key for one in store.list(ref.prefix)}
+    keys = {"manifest": {ref.manifest_key}, "keys": {ref.keys_key(ATTEMPT)}, "all": every}
+    store.asleep = keys[what]
 
     report = shelf.check()
 

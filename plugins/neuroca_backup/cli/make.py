@@ -16,7 +16,7 @@ import typer
 from neuroca_backup.cli import render, render_sets
 from neuroca_backup.cli.reporting import ExitCode, report, worst
 from neuroca_backup.cli.session import Keys, Session
-from neuroca_backup.errors import BackupError, DamagedError
+from neuroca_backup.errors import BackupError, DamagedError, NotFoundError
 from neuroca_backup.model.identity import (
     EVERYTHING,
     RESTORE_ORDER,
@@ -207,6 +207,13 @@ def verify(
     context: typer.Context,
     backup_id: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None,
     *,
+    backup_path: Annotated[
+        str | None,
+        typer.Option(
+            help="The copy at this address, at the full level: s3://..., file:///... or a path, "
+            "of a backup or of anything in it."
+        ),
+    ] = None,
     source: Annotated[str | None, typer.Option(help="All backups of this source.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All backups.")] = False,
     level: Annotated[
@@ -222,8 +229,10 @@ def verify(
 
     Exits with 4 when any copy is damaged, after all of them were checked.
     """
-    if sum((backup_id is not None, source is not None, every)) != 1:
-        raise typer.BadParameter("Give a BACKUP_ID, --source or --all: one of them.")
+    if sum((backup_id is not None, backup_path is not None, source is not None, every)) != 1:
+        raise typer.BadParameter("Give a BACKUP_ID, --backup-path, --source or --all: one of them.")
+    if backup_path is not None and store is not None:
+        raise typer.BadParameter("--backup-path names its store: leave --store out.")
     from neuroca_backup.services.inventory import Inventory
 
     keys = Keys.NONE if level is Depth.INTACT else Keys.OPEN
@@ -231,17 +240,39 @@ def verify(
         keys, recovery_key=recovery_key, passphrase_file=passphrase_file
     )
 
-    def one(ref: BackupRef) -> None:
-        if store is None:
-            runtime.verifier.verify(ref, level=level.level)
-        else:
-            _refuse_findings(runtime.verifier.check(ref, store.value, level=level.level))
-
     if store is not None and store.value not in runtime.stores:
         raise typer.BadParameter(f"backup.yaml has no store {store.value}.")
     inventory = Inventory(runtime.stores)
-    refs = list(_chosen(runtime, inventory, backup_id=backup_id, source=source))
+    alone = None if store is None else store.value
+    if backup_path is not None:
+        alone, there = _at(runtime, backup_path)
+        refs = [there]
+    else:
+        refs = list(_chosen(runtime, inventory, backup_id=backup_id, source=source))
+
+    def one(ref: BackupRef) -> None:
+        if alone is None:
+            runtime.verifier.verify(ref, level=level.level)
+        else:
+            _refuse_findings(runtime.verifier.check(ref, alone, level=level.level))
+
     _each(runtime, refs, one, inventory=inventory, otherwise=_NOT_VERIFIED)
+
+
+def _at(runtime: Runtime, uri: str) -> tuple[str, BackupRef]:
+    """Return the store and the backup at `uri`; raise where nobody knows of such a backup."""
+    from neuroca_backup.services.addresses import resolve
+    from neuroca_backup.services.inventory import Inventory
+
+    name, ref = resolve(runtime.stores, uri)
+    found = Inventory(runtime.stores).look(ref)
+    if not found.manifests and not found.problems:
+        raise NotFoundError(
+            f"There is no backup at {uri}, and no other store has {ref.backup_id}",
+            remedy="`neuroca-backup list` shows what there is.",
+            backup_id=ref.backup_id,
+        )
+    return name, ref
 
 
 def _chosen(

@@ -376,7 +376,8 @@ def _verdict(found: Listed, store: str) -> str:
         return "there, never checked"
     when = f"{check.checked_at.strftime(_TIME)} UTC in {check.seconds:.1f} s"
     if not check.findings:
-        return f"{check.level.name.lower()}, checked {when}"
+        proven = "" if check.proven_at is None else f" {check.proven_at.strftime(_TIME)} UTC"
+        return f"{check.level.name.lower()}{proven}, checked {when}"
     listed = "; ".join(f"{finding.key} {finding.problem}" for finding in check.findings)
     return f"DAMAGED, checked {when}: {listed}"
 

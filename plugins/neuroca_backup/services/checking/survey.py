@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from neuroca_backup.errors import (
+    ArchivedError,
     BackupError,
     ConfigurationError,
     DamagedError,
@@ -126,10 +127,10 @@ def _last(found: Verification | None) -> Last | None:
 
 
 def _beside(store: Store, ref: BackupRef) -> tuple[Verification | None, bool]:
-    """Return the result of the last check, and whether there is one, which may be damaged."""
+    """Return the result of the last check, and whether there is one, readable or not."""
     try:
         found = read_verification(store, ref)
-    except DamagedError:
+    except (ArchivedError, DamagedError):
         return None, True
     return found, found is not None
 
@@ -137,7 +138,7 @@ def _beside(store: Store, ref: BackupRef) -> tuple[Verification | None, bool]:
 def _buried(store: Store, ref: BackupRef) -> bool:
     try:
         return read_tombstone(store, ref) is not None
-    except DamagedError:
+    except (ArchivedError, DamagedError):
         return True
 
 
