@@ -291,7 +291,13 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
 
     dags = parsed()
 
-    assert sorted(dags) == ["backup_database", "restore", "retention", "verify_backups"]
+    assert sorted(dags) == [
+        "backup_database",
+        "restore",
+        "restore_test",
+        "retention",
+        "verify_backups",
+    ]
     assert not dags["backup_database"].timetable.can_be_scheduled
 
 

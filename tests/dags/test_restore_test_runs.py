@@ -230,15 +230,6 @@ def test_a_rule_that_names_nothing_fails_the_test_and_everything_is_taken_down(
     assert stand.spooled() == []
 
 
-def test_restricted_data_without_rules_are_never_kept(stand: Stand) -> None:
-    run = stand.airflow.run("restore_test", {"sources": ["configuration"], "keep": 1})
-
-    assert run.state == "failed"
-    assert run.tasks["plan"] == "failed"
-    assert "configuration is restricted, and it has no rules" in run.output
-    assert stand.spooled() == []
-
-
 def test_a_server_that_is_backed_up_is_no_sandbox(stand: Stand) -> None:
     settings = stand.runtime.settings.model_copy(
         update={
