@@ -110,6 +110,7 @@ class _Rebuild:
         self._unreadable: set[BackupRef] = set()
         self._expired: dict[BackupRef, datetime] = {}
         self._referred: set[str] = set()
+        self._tests: dict[str, list[str]] = {}
 
     def record_store(self, name: str) -> None:
         """Record every backup of one store; what is wrong with the store goes to the report."""
@@ -124,14 +125,7 @@ class _Rebuild:
 
     def record_tests(self) -> None:
         """Record the restores of every restore test; one that cannot be read is a problem."""
-        held: dict[str, list[str]] = {}
-        for name, store in self._stores.items():
-            try:
-                for test_id in store.folders(RESTORE_TESTS):
-                    held.setdefault(test_id, []).append(name)
-            except BackupError as error:
-                self._problem(name, RESTORE_TESTS, error)
-        for test_id, names in sorted(held.items()):
+        for test_id, names in sorted(self._tests.items()):
             try:
                 test = recording.read([self._stores[name] for name in names], test_id)
             except BackupError as error:
@@ -217,8 +211,12 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
-            if component in {SETS, RESTORE_TESTS}:
-                continue  # what says which backups belong together, or what tests found: no backup
+            if component == SETS:
+                continue  # what says which backups belong together; no backup itself
+            if component == RESTORE_TESTS:
+                for test_id in store.folders(component):
+                    self._tests.setdefault(test_id, []).append(name)
+                continue
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
