@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from neuroca_backup.errors import ConfigurationError
@@ -59,8 +59,12 @@ def opened(endpoint: Endpoint, facts: Mapping[str, Any]) -> AbstractContextManag
     """
     # ruff: noqa: PLC0415 - each client takes its time to import
     if endpoint.kind == "postgres":
+        from neuroca_backup.postgres_session import ALLOWED_EXTRA
         from neuroca_backup.services.sanitise.tables import opened as tables
 
+        # An engine's endpoint may have words of its own, such as a key or a directory.
+        extra = {word: said for word, said in endpoint.extra.items() if word in ALLOWED_EXTRA}
+        endpoint = replace(endpoint, extra=extra)
         return tables(endpoint, tuple(facts.get("databases") or (endpoint.database,)))
     if endpoint.kind == "mongo":
         from neuroca_backup.services.sanitise.documents import opened as documents

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from neuroca_backup.errors import NotFoundError, PermanentError
@@ -94,7 +95,8 @@ class Keys:
             with connect(self.endpoint, database=database) as client:
                 for key in client.scan_iter(match=str(rule.keys).encode(), count=_BATCH):
                     if not rule.path:
-                        yield from list(_values(client, key))[:_LOOKED_AT] or [b""]
+                        found = list(islice(_values(client, key, names=False), _LOOKED_AT))
+                        yield from found or [b""]  # the key alone is a place
                         continue
                     yield from _at_path(client, key, rule)
 
@@ -163,6 +165,7 @@ def _change(client: Any, key: bytes, rule: RuleSettings, masker: Masker) -> int:
 
 
 _New = Callable[[bytes], bytes]
+_Command = tuple[bytes | str, ...]
 
 
 def _string(client: Any, key: bytes, rule: RuleSettings, masker: Masker, new: _New) -> int:
@@ -182,14 +185,19 @@ def _string(client: Any, key: bytes, rule: RuleSettings, masker: Masker, new: _N
 def _hash(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     pattern = str(rule.field or "*").encode()
     done = 0
-    names = [name for name in client.hkeys(key) if matches(pattern, name)]
-    for name in names:
-        value: Any = client.hget(key, name)
-        if rule.action == "drop":
-            done += int(client.hdel(key, name))
-        else:
-            client.hset(key, name, new(value))
+
+    def fields() -> Iterator[_Command]:
+        nonlocal done
+        for name, value in client.hscan_iter(key, count=_BATCH):
+            if not matches(pattern, name):
+                yield "HSET", name, value
+                continue
             done += 1
+            if rule.action != "drop":
+                yield "HSET", name, new(value)
+
+    if any(matches(pattern, name) for name, _ in client.hscan_iter(key, count=_BATCH)):
+        _exchange(client, key, fields())
     return done
 
 
@@ -207,45 +215,38 @@ def _list(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> 
 
 def _set(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     del rule
-    return _beside(
-        client, key, client.sscan_iter(key, count=_BATCH), lambda to, one: to("SADD", new(one))
-    )
+    members = client.sscan_iter(key, count=_BATCH)
+    return _exchange(client, key, (("SADD", new(one)) for one in members))
 
 
 def _sorted_set(client: Any, key: bytes, rule: RuleSettings, _: Masker, new: _New) -> int:
     del rule
-    return _beside(
-        client,
-        key,
-        client.zscan_iter(key, count=_BATCH),
-        lambda to, one: to("ZADD", repr(one[1]), new(one[0])),
-    )
+    members = client.zscan_iter(key, count=_BATCH)
+    return _exchange(client, key, (("ZADD", repr(score), new(one)) for one, score in members))
 
 
-def _beside(
-    client: Any, key: bytes, members: Iterator[Any], add: Callable[[Any, Any], None]
-) -> int:
-    """Make the key anew beside itself, then let that take its place with its expiry."""
+def _exchange(client: Any, key: bytes, commands: Iterator[_Command]) -> int:
+    """Make the key anew beside itself, then let that take its place with its expiry.
+
+    Returns how many commands made it; a key of which nothing is left is removed. SCAN may show a
+    member twice, and then it is made twice, to the same.
+    """
     made = f"neuroca:sanitised:{secrets.token_hex(8)}".encode()
-    left: Any = client.pttl(key)
-    done = 0
+    left, sent = client.pttl(key), 0
     pipe = client.pipeline(transaction=False)
-
-    def to(command: str, *words: bytes | str) -> None:
-        untyped: Any = pipe
-        untyped.execute_command(command, made, *words)
-
-    for one in members:
-        add(to, one)
-        done += 1
-        if done % _BATCH == 0:
+    for name, *words in commands:
+        pipe.execute_command(name, made, *words)
+        sent += 1
+        if sent % _BATCH == 0:
             pipe.execute()
     pipe.execute()
-    if done:
-        client.rename(made, key)
-        if left > 0:
-            client.pexpire(key, left)
-    return done
+    if not sent:
+        client.unlink(key)
+        return 0
+    client.rename(made, key)
+    if left > 0:
+        client.pexpire(key, left)
+    return sent
 
 
 _CHANGES: Mapping[bytes, Callable[[Any, bytes, RuleSettings, Masker, _New], int]] = {
@@ -266,15 +267,15 @@ def _document(value: Any) -> Any:
     return found if isinstance(found, dict | list) else None
 
 
-def _values(client: Any, key: bytes) -> Iterator[bytes]:
-    """Yield every value of a key, and the names of fields; nothing where it has expired."""
+def _values(client: Any, key: bytes, *, names: bool = True) -> Iterator[bytes]:
+    """Yield every value of a key, with `names` those of fields; nothing where it has expired."""
     kind = client.type(key)
     if kind == b"string":
         found = client.get(key)
         yield from () if found is None else (found,)
     elif kind == b"hash":
-        for pair in client.hscan_iter(key, count=_BATCH):
-            yield from pair
+        for name, value in client.hscan_iter(key, count=_BATCH):
+            yield from (name, value) if names else (value,)
     elif kind == b"list":
         for start in range(0, client.llen(key), _BATCH):
             yield from client.lrange(key, start, start + _BATCH - 1)
