@@ -58,6 +58,12 @@ class Outcome:
             yield f"Sanitised {one.place}: {one.action}, {one.count:,} values"
         for place in self.absent:
             yield f"Not in the copy, and optional: {place}"
+        if not self.searched:
+            yield (
+                "No personal value was long enough to be searched for in the copy; what stands at "
+                "the places of the rules now was compared with what stood there"
+            )
+            return
         yield (
             f"{self.searched} personal values were searched for in all {self.read:,} bytes of the "
             "sanitised copy, and none was found"
