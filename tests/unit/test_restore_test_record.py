@@ -142,6 +142,7 @@ def test_the_catalog_lists_restores_that_forecast_one_and_can_be_made_again(
         "restored",
         {"fetch": 4, "load": 5, "compare": 1},
     )
+    assert listed.target == "restore test (process)"
     assert forecast(catalog, "postgres", 50_000_000).seconds == 10
     assert [event.action for event in catalog.events()] == ["restore_test"]
     assert [test.test_id for test in recording.tests()] == [ID]
