@@ -180,6 +180,9 @@ def test_one_command_tests_every_source_records_it_and_leaves_nothing(
         done = real(endpoint, facts, rules)
         with sanitise.copies.opened(endpoint, facts) as copy:
             seen[endpoint.kind] = b"".join(copy.pieces())
+        if endpoint.kind == "mongo":
+            with connected(endpoint) as client:
+                assert "oplog.rs" not in client["local"].list_collection_names(), "it has all of it"
         ports.append(endpoint.port or 0)
         return done
 

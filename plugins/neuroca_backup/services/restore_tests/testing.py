@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from neuroca_backup import sandbox
 from neuroca_backup.engines import Engine, Question, RestoreTarget
@@ -19,6 +20,7 @@ from neuroca_backup.model.endpoint import FILES, Connections, Endpoint
 from neuroca_backup.model.identity import whole_source
 from neuroca_backup.model.restore_test import Sanitised
 from neuroca_backup.model.tickets import FetchReport, RestorePlan
+from neuroca_backup.sandbox.lifecycle import TWIN_SUPERUSER
 from neuroca_backup.services import isolated, sanitise, targets
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.settings import Settings
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Longer than any sandbox is kept: what is older was forgotten by a killed process.
 FORGOTTEN = timedelta(hours=96)
+_MONGODB = "mongodb_twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,7 @@ class Testing:
         self.spool.require_free(0)  # creates it private, which the sandbox would not
         self.restores.end_forgotten(older_than=FORGOTTEN)
         if self._isolated(plan, kind) is None:
-            server = targets.sandbox_kind(plan.engine)
-            sandbox.start(self.spool.sandbox(plan.restore_id), [server])
+            _start(self.spool.sandbox(plan.restore_id), targets.sandbox_kind(plan.engine))
         return (f"The sandbox is at {self.target(plan, kind).endpoint.label}",)
 
     def target(self, plan: RestorePlan, kind: str) -> RestoreTarget:
@@ -187,7 +189,7 @@ class Testing:
             )
         return (
             f"{where}. It is there until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
-            "Until then the server's journal (WAL, oplog, old segments) on its disk still has what "
+            "Until then the server's journal (WAL, old segments) on its disk still has what "
             "it wrote before sanitising: do not copy its files.",
         )
 
@@ -220,3 +222,14 @@ class Testing:
                 path=str(root),
             )
         return endpoint
+
+
+def _start(root: Path, kind: str) -> None:
+    if kind != _MONGODB:
+        sandbox.start(root, [kind])
+        return
+    from neuroca_backup.sandbox.mongod import MongoServer  # noqa: PLC0415 - as in the sandbox
+
+    # A replica set's oplog would keep every document as it was before it was sanitised. The user
+    # has a name that no restored one takes.
+    sandbox.launch(root, MongoServer(kind=kind, replica_set="", user=TWIN_SUPERUSER))
