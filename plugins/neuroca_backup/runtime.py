@@ -27,12 +27,15 @@ from neuroca_backup.services.backup import Backups, BackupType, Subject, default
 from neuroca_backup.services.checking.planning import Rules as CheckingRules
 from neuroca_backup.services.checking.running import Checking
 from neuroca_backup.services.checklist import Checklist
+from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.objectives.watching import Objectives
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.recovery.journal import Journal
 from neuroca_backup.services.restore import Restores
+from neuroca_backup.services.restore_tests.recording import Recording
+from neuroca_backup.services.restore_tests.testing import Testing
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
 from neuroca_backup.services.retention.tiers import TieredRetention, rules_of_tertiary
@@ -240,6 +243,23 @@ class Runtime:
             audit=self.audit,
             divided=lambda name: isinstance(engines.named(self.source(name).engine), Dividing),
         )
+
+    @cached_property
+    def testing(self) -> Testing:
+        """The steps of a restore test."""
+        return Testing(
+            settings=self.settings,
+            connections=self.connections,
+            spool=self.spool,
+            restores=self.restores,
+            engine=engines.named,
+            questions=self.questions,
+        )
+
+    @cached_property
+    def test_records(self) -> Recording:
+        """The records of restore tests."""
+        return Recording(stores=self.stores, ledger=Ledger(self.catalog))
 
     @cached_property
     def checking(self) -> Checking:

@@ -307,6 +307,7 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
         "backup_database",
         "monitor_objectives",
         "restore",
+        "restore_test",
         "retention",
         "rotate_keys",
         "verify_backups",

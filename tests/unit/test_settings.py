@@ -764,6 +764,12 @@ def test_the_shipped_file_is_valid_as_it_stands_and_with_every_setting_in_use(
     )
 
 
+def any_of(named: dict[str, Any]) -> Any:
+    """Return what stands below the names: the entries of all lists, or what is below the first."""
+    below = list(named.values())
+    return [one for entries in below for one in entries] if isinstance(below[0], list) else below[0]
+
+
 def test_every_setting_appears_in_the_shipped_file(tmp_path: Path) -> None:
     data = yaml.safe_load(uncommented(SHIPPED.read_text()))["backup"]
     missing = []
@@ -771,7 +777,7 @@ def test_every_setting_appears_in_the_shipped_file(tmp_path: Path) -> None:
         found: Any = data
         # Of the three stores one of each type is enough; the other stores have the same words.
         for word in name.split("."):
-            found = next(iter(found.values())) if word == "*" else (found or {}).get(word)
+            found = any_of(found) if word == "*" else (found or {}).get(word)
             if isinstance(found, list) and found and isinstance(found[0], dict):
                 # One entry of each kind: together they have every word.
                 found = {word: value for entry in found for word, value in entry.items()}

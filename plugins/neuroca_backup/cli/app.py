@@ -25,6 +25,7 @@ from neuroca_backup.cli import (
     policies,
     recoveries,
     restore,
+    restore_test,
     retention,
     stored,
     unseal,
@@ -113,6 +114,7 @@ app.command("verify")(make.verify)
 app.command("objectives")(objectives.objectives)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)
+app.command("test-restore")(restore_test.restore_test)
 app.command("decrypt")(unseal.decrypt)
 app.command("vector-export")(vectors.vector_export)
 app.command("vector-import")(vectors.vector_import)

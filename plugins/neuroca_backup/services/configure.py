@@ -12,7 +12,7 @@ from pathlib import Path
 from neuroca_backup import engines
 from neuroca_backup.errors import AccessDeniedError, BackupError, ConfigurationError
 from neuroca_backup.model.identity import Component
-from neuroca_backup.services import targets
+from neuroca_backup.services import sanitise, targets
 from neuroca_backup.services.classification import review_due
 from neuroca_backup.settings import Settings, load, sample_text, warnings
 from neuroca_backup.settings.cron import next_run
@@ -76,7 +76,9 @@ def configure(path: Path, *, now: datetime | None = None) -> ConfigureReport:
 
 
 def _check_options(settings: Settings, path: Path) -> None:
-    """Check what only a source's engine knows: its options, and whether it has a connection."""
+    """Check what only a source's engine knows: its options, its connection, its rules' places."""
+    for name in settings.sanitise:
+        sanitise.require_fitting(settings, name)
     for name, source in settings.sources.items():
         try:
             engines.named(source.engine).options(source.options)

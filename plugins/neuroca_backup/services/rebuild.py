@@ -20,10 +20,12 @@ from neuroca_backup.errors import (
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
+from neuroca_backup.model.restore_test import PREFIX as RESTORE_TESTS
 from neuroca_backup.model.status import Verification
 from neuroca_backup.services import needs
 from neuroca_backup.services.folders import FOLDERS
 from neuroca_backup.services.inventory import read_tombstone
+from neuroca_backup.services.restore_tests import recording
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
@@ -46,14 +48,15 @@ class RebuildProblem:
 class RebuildReport:
     """What a rebuild found.
 
-    `backups` counts distinct backups and `copies` backups in each store; `unfinished` are folders
-    without a manifest (`store: prefix`), which are no backups, and `referenced` those among them
-    whose members later backups refer to; `forgotten` are the ids that the catalog listed and no
-    store holds. Any problem makes the rebuild incomplete.
+    `backups` counts distinct backups, `copies` backups in each store, `tests` restore tests.
+    `unfinished` are folders without a manifest (`store: prefix`), which are no backups, and
+    `referenced` those among them whose members later backups refer to; `forgotten` are the ids that
+    the catalog listed and no store holds. Any problem makes the rebuild incomplete.
     """
 
     backups: int = 0
     copies: int = 0
+    tests: int = 0
     forgotten: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     referenced: list[str] = field(default_factory=list)
@@ -79,6 +82,7 @@ def rebuild(catalog: Catalog, stores: Mapping[str, Store]) -> RebuildReport:
     walk = _Rebuild(catalog, stores)
     for store in stores:
         walk.record_store(store)
+    walk.record_tests()
     walk.tell_apart()
     if walk.listed_completely:
         walk.forget()
@@ -105,6 +109,7 @@ class _Rebuild:
         self._unreadable: set[BackupRef] = set()
         self._expired: dict[BackupRef, datetime] = {}
         self._referred: set[str] = set()
+        self._tests: dict[str, list[str]] = {}
 
     def record_store(self, name: str) -> None:
         """Record every backup of one store; what is wrong with the store goes to the report."""
@@ -116,6 +121,18 @@ class _Rebuild:
             self._held[manifest.ref] = (*stores, name)
             self.report.backups += not stores
             self.report.copies += 1
+
+    def record_tests(self) -> None:
+        """Record the restores of every restore test; one that cannot be read is a problem."""
+        for test_id, names in sorted(self._tests.items()):
+            try:
+                test = recording.read([self._stores[name] for name in names], test_id)
+            except BackupError as error:
+                self._problem(", ".join(names), f"{RESTORE_TESTS}/{test_id}", error)
+                continue
+            for record in recording.records_of(test):
+                self._catalog.record_restore(record)
+            self.report.tests += 1
 
     def tell_apart(self) -> None:
         """Split the folders without a manifest into leftovers, and what later backups refer to."""
@@ -193,6 +210,9 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
+            if component == RESTORE_TESTS:
+                for test_id in store.folders(component):
+                    self._tests.setdefault(test_id, []).append(name)
             if component in FOLDERS:
                 continue
             if component not in set(Component):

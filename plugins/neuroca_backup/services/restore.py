@@ -255,6 +255,10 @@ class Restores:
         backup = self._fetched(plan, self._files(plan, fetched))
         return tuple(self._engine(plan.engine).publish(backup, target))
 
+    def fetched_manifest(self, plan: RestorePlan) -> Manifest:
+        """Return the manifest of the backup that `fetch` has brought, as it was authenticated."""
+        return self._fetched(plan, self._spool.latest(plan.restore_id, "fetch")).last
+
     def examine(
         self,
         plan: RestorePlan,

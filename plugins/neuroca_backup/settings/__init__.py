@@ -18,7 +18,9 @@ from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
+from neuroca_backup.settings.restore_test import RestoreTestSettings
 from neuroca_backup.settings.rotation import KeyRotationSettings
+from neuroca_backup.settings.sanitise import RuleSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -67,10 +69,12 @@ __all__ = [
     "PipelineSettings",
     "ReferenceSettings",
     "RestoreSettings",
+    "RestoreTestSettings",
     "RetentionSettings",
     "Role",
     "RpoSettings",
     "RtoSettings",
+    "RuleSettings",
     "S3StoreSettings",
     "ScheduleSettings",
     "Settings",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from neuroca_backup.model.identity import Component
-from neuroca_backup.settings.cron import last_run, next_run
+from neuroca_backup.settings.cron import gap_longer_than
 from neuroca_backup.settings.sections import EncryptionSettings, S3StoreSettings, Settings
 from neuroca_backup.settings.values import format_duration
 from neuroca_backup.settings.verification import VerificationSettings
 
-# Any start will do; a leap year's first day, so that a walk meets the longest months early.
-_START = datetime(2028, 1, 1, tzinfo=UTC)
-# A cron expression has shown all its gaps but those of rare leap days after this time.
-_HORIZON = timedelta(days=400)
 # What is deleted earlier is paid for nevertheless: https://aws.amazon.com/s3/pricing/
 _BILLED_FOR = {
     "STANDARD_IA": timedelta(days=30),
@@ -22,8 +18,6 @@ _BILLED_FOR = {
     "GLACIER": timedelta(days=90),
     "DEEP_ARCHIVE": timedelta(days=180),
 }
-# A bound on the work for objectives of minutes; then the days looked at are fewer.
-_MOST_STEPS = 2000
 
 
 def warnings(settings: Settings) -> list[str]:
@@ -35,23 +29,6 @@ def warnings(settings: Settings) -> list[str]:
         *_of_tertiary(settings),
         *_of_keys(settings.encryption),
     ]
-
-
-def gap_longer_than(cron: str, limit: timedelta) -> timedelta | None:
-    """Return a time between two neighbouring runs of `cron` that is longer than `limit`, or None.
-
-    Each step goes to the last run within `limit` of the present one: where that is the present
-    one itself, the next is too far away.
-    """
-    run = next_run(cron, after=_START)
-    for _ in range(_MOST_STEPS):
-        if run > _START + _HORIZON:
-            break
-        last = last_run(cron, until=run + limit)
-        if last <= run:
-            return next_run(cron, after=run) - run
-        run = last
-    return None
 
 
 def _of_component(settings: Settings, component: Component) -> Iterator[str]:

@@ -27,7 +27,9 @@ from neuroca_backup.settings.archive import (
 )
 from neuroca_backup.settings.monitoring import MonitorSettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
+from neuroca_backup.settings.restore_test import RestoreTestSettings
 from neuroca_backup.settings.rotation import KeyRotationSettings
+from neuroca_backup.settings.sanitise import RuleSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -333,6 +335,8 @@ class Settings(Strict):
     agreement: tuple[AgreementSettings, ...] = ()
     classification: ClassificationSettings = ClassificationSettings()
     access: AccessSettings = AccessSettings()
+    restore_test: RestoreTestSettings = RestoreTestSettings()
+    sanitise: dict[SourceName, tuple[RuleSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
     @classmethod
@@ -372,6 +376,22 @@ class Settings(Strict):
                 error = refused("is the name of another one, too", "Give each its own.")
                 found.append((("agreement", str(index), "name"), one.name, error))
             names.add(one.name)
+        if found:
+            raise disagreement("Settings", found)
+        return self
+
+    @model_validator(mode="after")
+    def _of_known_sources(self) -> Settings:
+        remedy = f"Use one of: {', '.join(self.sources)}."
+        places = [
+            *(("sanitise", name) for name in self.sanitise),
+            *(("restore_test", "connections", name) for name in self.restore_test.connections),
+        ]
+        found = [
+            (place, place[-1], refused("is not a source", remedy))
+            for place in places
+            if place[-1] not in self.sources
+        ]
         if found:
             raise disagreement("Settings", found)
         return self

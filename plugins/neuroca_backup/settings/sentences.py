@@ -99,6 +99,8 @@ def _section_at(loc: _Loc) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     parts = iter(loc)
     for part in parts:
+        if isinstance(part, int):
+            continue  # the number of an entry in a list
         annotation = section.model_fields[str(part)].annotation
         choices = list(_models_in(annotation))
         if get_origin(annotation) is dict:
