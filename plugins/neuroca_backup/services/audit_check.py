@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from sys import intern
 from typing import TextIO
 
 from pydantic import ValidationError
@@ -63,20 +64,26 @@ class AuditReport:
 
 @dataclass(slots=True)
 class _Chain:
-    """One store's chain as it was read: 32 bytes for each line, and the digest of each event."""
+    """One store's chain as it was read: digests of lines; of events digest, line, time."""
 
     store: Store
     name: str = ""
     digests: list[bytes] = field(default_factory=list)  # b"" where there is no line
-    events: dict[str, tuple[str, int, datetime]] = field(default_factory=dict)
+    events: dict[str, tuple[bytes, int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Witness:
-    """Someone who saw the head of a chain, and where that is written."""
+    """Someone who saw the head of a chain, and where that is written; kept small, one a line."""
 
-    head: Head
+    chain: str
+    sequence: int
+    digest: bytes
     where: str
+
+    @classmethod
+    def of(cls, head: Head, where: str) -> _Witness:
+        return cls(intern(head.chain), head.sequence, bytes.fromhex(head.digest), where)
 
 
 def check(
@@ -190,9 +197,10 @@ def _line(
         last = key_of(sequence - 1) if sequence > 1 else "nothing"
         _find(report, store, key, f"does not continue {last}: one of the two was replaced")
     known = chain.events.get(line.event.id)
-    if known is not None and known[0] != line.event.sha256:
+    digest = bytes.fromhex(line.event.sha256)
+    if known is not None and known[0] != digest:
         _find(report, store, key, f"tells event {line.event.id} otherwise than {key_of(known[1])}")
-    chain.events.setdefault(line.event.id, (line.event.sha256, sequence, line.event.at))
+    chain.events.setdefault(line.event.id, (digest, sequence, line.event.at.timestamp()))
     return line
 
 
@@ -207,18 +215,15 @@ def _hear(
     named = {chain.name: chain for chain in chains.values() if chain.name}
     told: set[tuple[str, int]] = set()
     missing: dict[str, list[_Witness]] = {}
-    for witness in sorted(
-        witnesses, key=lambda one: (one.head.chain, one.head.sequence, one.where)
-    ):
-        head = witness.head
-        chain = named.get(head.chain)
+    for one in sorted(witnesses, key=lambda one: (one.chain, one.sequence, one.where)):
+        chain, place = named.get(one.chain), (one.chain, one.sequence)
         if chain is None:
-            missing.setdefault(head.chain, []).append(witness)
-        elif (head.chain, head.sequence) not in told and not _stands(chain, head):
-            told.add((head.chain, head.sequence))
-            there = head.sequence <= len(chain.digests) and chain.digests[head.sequence - 1]
+            missing.setdefault(one.chain, []).append(one)
+        elif place not in told and not _stands(chain, one):
+            told.add(place)
+            there = one.sequence <= len(chain.digests) and chain.digests[one.sequence - 1]
             problem = "was replaced" if there else f"is gone, {_CUT_SHORT}"
-            _find(report, chain.store, key_of(head.sequence), f"{problem}: {witness.where} saw it")
+            _find(report, chain.store, key_of(one.sequence), f"{problem}: {one.where} saw it")
     for name, seen in missing.items():
         if name in retired or report.unknown.keys() - {"the catalog"}:
             continue  # it may be the chain of the store that does not answer
@@ -226,24 +231,24 @@ def _hear(
         report.findings.append(
             AuditFinding(
                 store="no store",
-                key=key_of(last.head.sequence),
+                key=key_of(last.sequence),
                 problem=f"the chain {name} is gone, of which {last.where} saw this line",
             )
         )
 
 
-def _stands(chain: _Chain, head: Head) -> bool:
-    if head.sequence <= len(chain.digests):
-        return chain.digests[head.sequence - 1].hex() == head.digest
+def _stands(chain: _Chain, seen: _Witness) -> bool:
+    if seen.sequence <= len(chain.digests):
+        return chain.digests[seen.sequence - 1] == seen.digest
     try:  # it may have been written since this chain was read
-        return digest_of(chain.store.get(key_of(head.sequence))) == head.digest
+        return digest_of(chain.store.get(key_of(seen.sequence))) == seen.digest.hex()
     except NotFoundError:
         return False
 
 
 def _compare(chains: Mapping[str, _Chain], report: AuditReport, *, before: datetime) -> None:
     """Hold the events of every store against those of the others."""
-    every: dict[str, tuple[str, str, int, datetime]] = {}
+    every: dict[str, tuple[bytes, str, int, float]] = {}
     for name, chain in chains.items():
         for event_id, (digest, sequence, at) in chain.events.items():
             first = every.setdefault(event_id, (digest, name, sequence, at))
@@ -254,7 +259,7 @@ def _compare(chains: Mapping[str, _Chain], report: AuditReport, *, before: datet
         lacking = [
             f"{where}:{key_of(sequence)}"
             for event_id, (_, where, sequence, at) in every.items()
-            if event_id not in chain.events and at < before
+            if event_id not in chain.events and at < before.timestamp()
         ]
         if lacking:
             more = len(lacking) - _NAMED
@@ -274,7 +279,7 @@ def _fetched(store: Store, block: Sequence[int]) -> Iterator[tuple[int, bytes | 
 
 
 def _seen(store: Store, line: Line) -> Iterator[_Witness]:
-    return (_Witness(head, f"{store.name}:{line.key}") for head in line.seen)
+    return (_Witness.of(head, f"{store.name}:{line.key}") for head in line.seen)
 
 
 def _anchors(catalog: Catalog) -> Iterator[_Witness]:
@@ -288,7 +293,7 @@ def _anchors(catalog: Catalog) -> Iterator[_Witness]:
                 except (ValueError, ValidationError):
                     log.warning("An event of the catalog names no line: %s", place)
                     continue
-                yield _Witness(head, f"the catalog's event of {event.at.isoformat()}")
+                yield _Witness.of(head, f"the catalog's event of {event.at.isoformat()}")
 
 
 def _exported(path: Path) -> Iterator[_Witness]:
@@ -297,7 +302,9 @@ def _exported(path: Path) -> Iterator[_Witness]:
         with path.open(encoding="utf-8") as opened:
             for number, text in enumerate(opened, start=1):
                 data = text.rstrip("\n").encode()
-                yield _Witness(Line.decode(data, name=f"{path}:{number}").head, f"{path}:{number}")
+                yield _Witness.of(
+                    Line.decode(data, name=f"{path}:{number}").head, f"{path}:{number}"
+                )
     except (OSError, UnicodeDecodeError, DamagedError) as error:
         raise ConfigurationError(
             f"{path} is not an export of the audit trail: {error}",
