@@ -259,7 +259,7 @@ class Runtime:
     @cached_property
     def test_records(self) -> Recording:
         """The records of restore tests."""
-        return Recording(stores=self.stores, ledger=Ledger(self.catalog))
+        return Recording(stores=self.stores, ledger=Ledger(self.catalog), audit=self.audit)
 
     @cached_property
     def checking(self) -> Checking:

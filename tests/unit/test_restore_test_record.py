@@ -19,6 +19,7 @@ from neuroca_backup.model.restore_test import (
     SourceTest,
     key_of,
 )
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.forecast import forecast
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.services.rebuild import rebuild
@@ -122,7 +123,9 @@ def test_a_store_that_does_not_take_the_record_is_told_after_the_others_have_it(
 
     monkeypatch.setattr(made["primary"], "put", fails)
     with pytest.raises(StoreUnavailableError):
-        Recording(stores=made, ledger=Ledger(catalog)).record(test_of(source()))
+        Recording(
+            stores=made, ledger=Ledger(catalog), audit=Audit(stores=made, catalog=catalog)
+        ).record(test_of(source()))
 
     assert made["secondary"].get(key_of(ID, MARKDOWN))
     assert [one.restore_id for one in catalog.restores()] == [f"restore-{ID}-postgres"]
@@ -132,7 +135,9 @@ def test_the_catalog_lists_restores_that_forecast_one_and_can_be_made_again(
     tmp_path: Path,
 ) -> None:
     made, catalog = stores(tmp_path), MemoryCatalog()
-    recording = Recording(stores=made, ledger=Ledger(catalog))
+    recording = Recording(
+        stores=made, ledger=Ledger(catalog), audit=Audit(stores=made, catalog=catalog)
+    )
     never = source(source="redis", backup_id="", outcome="not tested", restore_id="r", seconds={})
     recording.record(test_of(source(), never))
     recording.record(test_of(source(), never))
@@ -144,7 +149,7 @@ def test_the_catalog_lists_restores_that_forecast_one_and_can_be_made_again(
     )
     assert listed.target == "restore test (process)"
     assert forecast(catalog, "postgres", 50_000_000).seconds == 10
-    assert [event.action for event in catalog.events()] == ["restore_test"]
+    assert {event.action for event in catalog.events()} == {"restore test"}
     assert [test.test_id for test in recording.tests()] == [ID]
 
     again = MemoryCatalog()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from neuroca_backup.catalog import AuditEvent, RestoreRecord
+from neuroca_backup.catalog import RestoreRecord
 from neuroca_backup.errors import BackupError, DamagedError
 from neuroca_backup.model import document
 from neuroca_backup.model.identity import BackupRef
@@ -19,6 +19,7 @@ from neuroca_backup.model.restore_test import (
     key_of,
 )
 from neuroca_backup.model.status import Level, Verification
+from neuroca_backup.services.audit import Audit
 from neuroca_backup.services.inventory import read_manifest
 from neuroca_backup.services.ledger import Ledger
 from neuroca_backup.stores import Store
@@ -32,6 +33,7 @@ class Recording:
 
     stores: Mapping[str, Store]
     ledger: Ledger
+    audit: Audit
 
     def record(self, test: RestoreTest) -> tuple[str, ...]:
         """Write the record; a repeat replaces it. Return where the reports are.
@@ -76,20 +78,17 @@ class Recording:
                 f"the restore test of {record.backup_id}",
                 lambda catalog, record=record: catalog.record_restore(record),  # type: ignore[misc]
             )
-        event = AuditEvent(
-            at=test.finished_at,
+        self.audit.note(
+            "restore test",
+            test.test_id,
             actor=test.actor,
-            action="restore_test",
-            subject=test.test_id,
+            result="passed" if test.passed else "failed",
             details={
-                "outcome": "passed" if test.passed else "failed",
                 "sandbox": test.sandbox,
                 "sources": {one.source: one.outcome for one in test.sources},
                 "sanitised": {one.source: one.sanitised for one in test.sources},
             },
-        )
-        self.ledger.note(
-            f"the audit of {test.test_id}", lambda catalog: catalog.record_event(event)
+            at=test.finished_at,
         )
 
     def _raise_level(self, one: SourceTest) -> None:
