@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
+from neuroca_backup.settings.recovery import CheckSettings, CommandSettings, RecoverySettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -37,6 +38,8 @@ from neuroca_backup.settings.values import (
 
 __all__ = [
     "CatalogSettings",
+    "CheckSettings",
+    "CommandSettings",
     "CompressionSettings",
     "Cron",
     "Duration",
@@ -45,6 +48,7 @@ __all__ = [
     "NotificationSettings",
     "ObjectiveSettings",
     "PipelineSettings",
+    "RecoverySettings",
     "RestoreSettings",
     "RetentionSettings",
     "RpoSettings",

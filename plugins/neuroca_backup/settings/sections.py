@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
+from neuroca_backup.settings.recovery import RecoverySettings, mistaken
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -291,12 +292,20 @@ class Settings(Strict):
     catalog: CatalogSettings = CatalogSettings()
     notifications: NotificationSettings = NotificationSettings()
     restore: RestoreSettings = RestoreSettings()
+    recovery: RecoverySettings = RecoverySettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
 
     @field_validator("sources")
     @classmethod
     def _by_method(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
         return by_method(sources)
+
+    @model_validator(mode="after")
+    def _every_source_has_a_priority(self) -> Settings:
+        found = list(mistaken(self.recovery, self.sources))
+        if found:
+            raise disagreement("Settings", found)
+        return self
 
     @model_validator(mode="after")
     def _keys_in_their_regions(self) -> Settings:
