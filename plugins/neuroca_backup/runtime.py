@@ -22,6 +22,9 @@ from neuroca_backup.services.backup import Backups, BackupType, Subject, default
 from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
+from neuroca_backup.services.recovery.assessment import Assessment
+from neuroca_backup.services.recovery.selection import Selection
+from neuroca_backup.services.recovery.survey import Survey
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.retention.applying import Retention
 from neuroca_backup.services.retention.planning import Rules
@@ -143,6 +146,24 @@ class Runtime:
             self.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
+
+    @cached_property
+    def assessment(self) -> Assessment:
+        """Planning the recovery of a whole system."""
+        return Assessment(
+            settings=self.settings,
+            connections=self.connections,
+            stores=self.stores,
+            catalog=self.catalog,
+            restores=self.restores,
+            selection=Selection(self.stores, self.sets),
+            survey=Survey(
+                settings=self.settings,
+                connections=self.connections,
+                stores=self.stores,
+                recipients=self._recipients,
+            ),
+        )
 
     @cached_property
     def retention(self) -> Retention:
