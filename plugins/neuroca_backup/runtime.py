@@ -23,6 +23,7 @@ from neuroca_backup.services.checklist import Checklist
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
 from neuroca_backup.services.recovery.assessment import Assessment
+from neuroca_backup.services.recovery.journal import Journal
 from neuroca_backup.services.recovery.selection import Selection
 from neuroca_backup.services.recovery.survey import Survey
 from neuroca_backup.services.restore import Restores
@@ -178,6 +179,10 @@ class Runtime:
     def quiesce(self, component: Component) -> Quiesce:
         """Return what stops and starts the services that use the data of `component`."""
         return Quiesce(self.settings.services.get(component, ()))
+
+    def journal(self, recovery_id: str) -> Journal:
+        """Return the journal of a recovery; a `ConfigurationError` where that is no id of one."""
+        return Journal(self.stores, recovery_id)
 
     def sets(self) -> Sets:
         """Return the backup sets; afresh, for it remembers which stores did not answer."""

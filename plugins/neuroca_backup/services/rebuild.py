@@ -21,12 +21,15 @@ from neuroca_backup.model import document
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.model.manifest import Manifest, SealedManifest
+from neuroca_backup.model.recovery import PREFIX as RECOVERIES
 from neuroca_backup.model.status import Verification
 from neuroca_backup.services import needs
 from neuroca_backup.services.inventory import read_tombstone
 from neuroca_backup.stores import Store
 
 PATIENCE = 3  # objects in a row that a store may fail to give before its walk is given up
+# Which backups belong together, and what became of disasters: no backups themselves.
+_NO_BACKUPS = frozenset({SETS, RECOVERIES})
 _EVERYTHING = 2**31 - 1  # a limit that no catalog reaches; fits PostgreSQL's integer
 
 
@@ -193,8 +196,8 @@ class _Rebuild:
         """Yield every folder that can be a backup; any other one is a problem."""
         store = self._stores[name]
         for component in store.folders():
-            if component == SETS:
-                continue  # what says which backups belong together; no backup itself
+            if component in _NO_BACKUPS:
+                continue
             if component not in set(Component):
                 self._problem(name, component, "is not the folder of a component")
                 continue
@@ -272,7 +275,7 @@ class _Rebuild:
         listed = sum(name in stores for stores in self._known.values())
         if listed:
             problem = f"holds no backup, but the catalog lists {listed} there"
-        elif any(not one.key.startswith(f"{SETS}/") for one in self._stores[name].list()):
+        elif any(one.key.partition("/")[0] not in _NO_BACKUPS for one in self._stores[name].list()):
             problem = "holds objects but no backup"
         else:
             return

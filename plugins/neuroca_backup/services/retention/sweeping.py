@@ -13,6 +13,8 @@ from neuroca_backup.errors import ConfigurationError
 from neuroca_backup.model.backup_set import PREFIX as SETS
 from neuroca_backup.model.backup_set import key_of
 from neuroca_backup.model.identity import BackupRef, Component
+from neuroca_backup.model.recovery import PREFIX as RECOVERIES
+from neuroca_backup.model.recovery import is_recovery_key
 from neuroca_backup.services.inventory import holds, read_manifest
 from neuroca_backup.services.retention import erasing
 from neuroca_backup.services.retention.planning import Record, Rules
@@ -102,7 +104,7 @@ class Sweeper:
             for place, found in groupby(store.list(), key=_place):
                 if isinstance(place, BackupRef):
                     self._folder(store, place, found)
-                elif place != SETS:
+                elif place not in {SETS, RECOVERIES}:
                     self._name_strangers(store, found)
         for component in Component:
             self._sets_of(component)
@@ -217,8 +219,10 @@ class Sweeper:
 
 
 def _place(found: ObjectStat) -> BackupRef | str:
-    """Return the backup under whose prefix an object lies, `sets`, or "" for a stranger."""
+    """Return the backup under whose prefix an object lies, its folder, or "" for a stranger."""
     first, *rest = found.key.split("/")
+    if first == RECOVERIES:
+        return RECOVERIES if is_recovery_key(found.key) else ""
     if first == SETS:
         component, _, name = "/".join(rest).partition("/")
         known = component in set(Component) and name.endswith(".json") and "/" not in name
