@@ -187,6 +187,24 @@ MISTAKES = {
         "backup.retention.keep_verified",
         ["the number 0 is too small"],
     ),
+    "an objective of a source that there is not": (
+        f"{RUNBOOK_EXAMPLE}  objectives:\n    rto:\n      also:\n"
+        "        soon: {within: 1h, sources: [x]}\n",
+        "backup.objectives.rto.also.soon.sources",
+        ["'x' is not a source", "Use one of: postgres"],
+    ),
+    "an objective with the name of one of the runbook's": (
+        f"{RUNBOOK_EXAMPLE}  objectives:\n    rto:\n      also:\n"
+        "        database: {within: 1h, sources: [postgres]}\n",
+        "backup.objectives.rto.also.database",
+        ["is an objective already", "another name"],
+    ),
+    "a grace period that a restore of one's own objective can outlast": (
+        f"{RUNBOOK_EXAMPLE}  objectives:\n    rto:\n      also:\n"
+        "        slow: {within: 9d, sources: [postgres]}\n",
+        "backup.retention.grace",
+        ["shorter than the longest recovery time objective"],
+    ),
     "a missing bucket": (
         changed('      bucket: "neuroca-backups"\n', ""),
         "backup.storage.primary.bucket",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 from typing_extensions import override
 
-from neuroca_backup.model.recovery import Declared, EventKind, Objective
+from neuroca_backup.model.recovery import Declared, EventKind
 from neuroca_backup.operators.recovery_step import RecoveryOperator, Situation, details_of
 
 if TYPE_CHECKING:
@@ -119,17 +119,19 @@ class PlanRecoveryOperator(RecoveryOperator):
 
 def _declared(here: Situation, plan: RecoveryPlan) -> Declared:
     """Return the head of the journal; what is left as it is belongs to no objective."""
-    rto = here.runtime.settings.objectives.rto
-    concerned = [one for one in plan.sources if one.plan is not None or not one.covered_by]
-    objectives = {}
-    for name in type(rto).model_fields:
-        sources = tuple(
-            one.source for one in concerned if name in {"full_system", one.component.value}
-        )
-        if sources:
-            seconds = getattr(rto, name).total_seconds()
-            objectives[name] = Objective(limit_seconds=seconds, sources=sources)
-    by_name = {one.source for one in concerned}
+    from neuroca_backup.services.recovery.objectives import (  # noqa: PLC0415 - only tasks need it
+        in_force,
+    )
+    from neuroca_backup.services.recovery.plan import recovered  # noqa: PLC0415 - as above
+    from neuroca_backup.services.recovery.verification import (  # noqa: PLC0415 - as above
+        required_checks,
+    )
+
+    lost = recovered(plan.sources)
+    everything = {source for sources in lost.values() for source in sources}
+    objectives = in_force(
+        here.runtime.settings.objectives.rto, lost, checks=required_checks(here.runtime, plan)
+    )
     return Declared(
         recovery_id=plan.recovery_id,
         what=plan.what_happened,
@@ -141,8 +143,8 @@ def _declared(here: Situation, plan: RecoveryPlan) -> Declared:
         target=plan.target.replace("_", " "),
         objectives=objectives,
         waves=tuple(
-            tuple(source for source in chosen if source in by_name)
+            tuple(source for source in chosen if source in everything)
             for _, chosen in plan.priorities
-            if by_name & set(chosen)
+            if everything & set(chosen)
         ),
     )

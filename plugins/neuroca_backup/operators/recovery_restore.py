@@ -10,8 +10,6 @@ from typing_extensions import override
 from neuroca_backup.model.recovery import EventKind
 from neuroca_backup.operators.recovery_step import (
     APPROVALS,
-    RESTORE,
-    SOURCE_GROUP,
     TARGET_GROUP,
     RecoveryOperator,
     Situation,
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from neuroca_backup.model.recovery import Event
-    from neuroca_backup.services.recovery.plan import PlannedSource, RecoveryPlan
+    from neuroca_backup.services.recovery.plan import PlannedSource
 
 
 class ChooseOperator(RecoveryOperator):
@@ -187,7 +185,3 @@ def restored_backup(events: Iterable[Event], source: str) -> str | None:
 
 
 
-
-def wanted_back(plan: RecoveryPlan) -> list[str]:
-    """Return the sources that a recovery of `plan` has to bring back, in one way or the other."""
-    return [one.source for one in plan.sources if one.plan is not None or not one.covered_by]

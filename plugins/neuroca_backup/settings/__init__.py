@@ -8,6 +8,7 @@ from __future__ import annotations
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.recovery import CheckSettings, CommandSettings, RecoverySettings
+from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.sections import (
     CatalogSettings,
     CompressionSettings,
@@ -19,7 +20,6 @@ from neuroca_backup.settings.sections import (
     RestoreSettings,
     RetentionSettings,
     RpoSettings,
-    RtoSettings,
     S3StoreSettings,
     ScheduleSettings,
     Settings,

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from neuroca_backup.model.identity import Component, whole_source
 from neuroca_backup.settings.affected import AffectedSettings
 from neuroca_backup.settings.recovery import RecoverySettings, mistaken
+from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.sources import SourceSettings, by_method, default_sources
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import (
@@ -204,14 +205,6 @@ class RpoSettings(Strict):
         return objective
 
 
-class RtoSettings(Strict):
-    """How long a recovery may take at most; the defaults are the runbook's."""
-
-    database: Duration = timedelta(hours=4)
-    memory_tiers: Duration = timedelta(hours=6)
-    full_system: Duration = timedelta(hours=12)
-
-
 class ObjectiveSettings(Strict):
     """Recovery point and recovery time objectives."""
 
@@ -328,9 +321,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _grace_for_restores(self) -> Settings:
-        rto = self.objectives.rto
-        longest = max(rto.database, rto.memory_tiers, rto.full_system)
-        if self.retention.grace < longest:
+        if self.retention.grace < self.objectives.rto.longest:
             error = refused(
                 "is shorter than the longest recovery time objective, so that a backup could be "
                 "deleted while it is restored",
@@ -338,6 +329,19 @@ class Settings(Strict):
             )
             written = format_duration(self.retention.grace)
             raise disagreement("Settings", [(("retention", "grace"), written, error)])
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_of_sources(self) -> Settings:
+        found = []
+        for name, own in self.objectives.rto.also.items():
+            for source in own.sources:
+                if self.source(source) is None:
+                    error = refused("is not a source", f"Use one of: {', '.join(self.sources)}.")
+                    place = ("objectives", "rto", "also", name, "sources")
+                    found.append((place, source, error))
+        if found:
+            raise disagreement("Settings", found)
         return self
 
     def sources_of(self, component: Component) -> dict[str, SourceSettings]:

@@ -18,11 +18,13 @@ from neuroca_backup.services.inventory import Inventory
 from neuroca_backup.services.proposal import saved_words
 from neuroca_backup.services.recovery import tiers
 from neuroca_backup.services.recovery.estimate import estimates
+from neuroca_backup.services.recovery.objectives import in_force
 from neuroca_backup.services.recovery.plan import (
     PlannedComponent,
     PlannedSource,
     Reached,
     RecoveryPlan,
+    recovered,
 )
 from neuroca_backup.services.recovery.request import IN_PLACE, RecoveryRequest
 from neuroca_backup.services.recovery.selection import Chosen, Selection
@@ -318,7 +320,7 @@ class Assessment:
             priorities=priorities,
             reached=tuple(reached),
             estimates=estimates(
-                self.settings.objectives.rto,
+                in_force(self.settings.objectives.rto, recovered(sources)),
                 sources,
                 priorities,
                 used=(now - declared_at).total_seconds(),

@@ -123,6 +123,7 @@ class Journal:
             kind: What happened.
             subject: The source, objective, check or store that it is about, or "".
             once: What makes it this event and no other, such as `restored:postgres:<restore id>`.
+                What is really done again, such as a restore after a failed one, needs another.
             actor: Who did it.
             details: Small facts; what they are called is in docs/reference/recovery-journal.md.
             at: When it happened (aware); now, if it is not given.

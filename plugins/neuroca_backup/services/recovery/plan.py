@@ -7,7 +7,7 @@ what is read and what is written, and nothing that changes by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -207,3 +207,13 @@ class RecoveryPlan(_Part):
                 remedy="Clear the task `assess.plan`: it makes another one.",
                 key=name,
             ) from None
+
+
+def recovered(sources: Sequence[PlannedSource]) -> dict[Component, tuple[str, ...]]:
+    """Return the sources that have to come back by component; what is left as it is has not."""
+    wanted = [one for one in sources if one.plan is not None or not one.covered_by]
+    return {
+        component: tuple(one.source for one in wanted if one.component is component)
+        for component in Component
+        if any(one.component is component for one in wanted)
+    }
