@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from typing_extensions import override
 
 from neuroca_backup.model.recovery import Declared, EventKind
-from neuroca_backup.operators.recovery_step import RecoveryOperator, Situation, details_of
+from neuroca_backup.operators.recovery_step import RecoveryOperator, Situation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,13 @@ class PlanRecoveryOperator(RecoveryOperator):
                 size=one.plan.plain_size,
                 level=", ".join(f"{store} {level}" for store, level in one.levels.items()),
             )
-        here.note(EventKind.ASSESSED, once=f"assessed:{plan.sha256}", **details_of(plan))
+        skews = [one.skew_seconds for one in plan.components if one.skew_seconds is not None]
+        here.note(
+            EventKind.ASSESSED,
+            once=f"assessed:{plan.sha256}",
+            plan=plan.sha256,
+            skew_seconds=max(skews, default=None),
+        )
 
 
 def _declared(here: Situation, plan: RecoveryPlan) -> Declared:
@@ -129,9 +135,9 @@ def _declared(here: Situation, plan: RecoveryPlan) -> Declared:
 
     lost = recovered(plan.sources)
     everything = {source for sources in lost.values() for source in sources}
-    objectives = in_force(
-        here.runtime.settings.objectives.rto, lost, checks=required_checks(here.runtime, plan)
-    )
+    settings = here.runtime.settings
+    checks = required_checks(plan, settings.recovery)
+    objectives = in_force(settings.objectives.rto, lost, checks=checks)
     return Declared(
         recovery_id=plan.recovery_id,
         what=plan.what_happened,

@@ -62,9 +62,7 @@ class TargetsOperator(RecoveryOperator):
     def work(self, here: Situation, context: Context) -> list[dict[str, Any]]:
         plan = here.approved_plan(context)
         wanted = [one for one in plan.sources if not one.left_to and one.plan is not None]
-        return [
-            here.order(index, one, checks=TARGET_GROUP) for index, one in enumerate(wanted)
-        ]
+        return [here.order(index, one, checks=TARGET_GROUP) for index, one in enumerate(wanted)]
 
 
 class AnswersSensor(BaseSensorOperator):

@@ -182,6 +182,3 @@ def restored_backup(events: Iterable[Event], source: str) -> str | None:
         if event.subject == source and event.kind is EventKind.RESTORED:
             found = event.details.get("backup_id")
     return None if found is None else str(found)
-
-
-

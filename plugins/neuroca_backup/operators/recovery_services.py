@@ -33,8 +33,9 @@ class NoteServicesOperator(RecoveryOperator):
 
         plan = here.approved_plan(context)
         if not plan.services:
-            raise AirflowSkipException("No service is stopped: backup.yaml names none, or nothing "
-                                       "is replaced in place.")
+            raise AirflowSkipException(
+                "No service is stopped: backup.yaml names none, or nothing is replaced in place."
+            )
         store: Any = context["task_state_store"]
         earlier: dict[str, dict[str, str]] = store.get(_STATES) or {}
         found: dict[str, dict[str, str]] = {}

@@ -33,7 +33,7 @@ SERVICES = f"{INFRASTRUCTURE}.services"
 TARGET_GROUP = f"{INFRASTRUCTURE}.target"
 SOURCE_GROUP = "source"
 
-# Where a step begins; the last word of the documents, never of an event.
+# Events are read again and again, by every clock.
 _LONGEST_DETAIL = 1000
 
 
@@ -56,7 +56,6 @@ class Situation:
 
         runtime = NeurocaHook().runtime
         request = RecoveryRequest.parse(dict(context["params"]), runtime.settings)
-        run: Any = context["dag_run"]
         return cls(
             runtime=runtime,
             request=request,
@@ -168,8 +167,3 @@ class RecoveryOperator(BaseOperator):
         """Do this task's one call."""
         raise NotImplementedError
 
-
-def details_of(plan: RecoveryPlan) -> Mapping[str, Value]:
-    """Return what the journal says of the whole plan."""
-    skews = [one.skew_seconds for one in plan.components if one.skew_seconds is not None]
-    return {"plan": plan.sha256, "skew_seconds": max(skews, default=None)}
