@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from neuroca_backup.settings.strict import Strict, disagreement
 from neuroca_backup.settings.values import Duration, SourceName, format_duration, refused
 
+_RUNBOOK = ("database", "memory_tiers", "full_system")
+
 
 class OwnObjectiveSettings(Strict):
     """`sources` have to be restored and checked `within` so long after a disaster was declared."""
@@ -29,6 +31,11 @@ class RtoSettings(Strict):
     also: dict[SourceName, OwnObjectiveSettings] = Field(default_factory=dict)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Every objective there is."""
+        return (*_RUNBOOK, *self.also)
+
+    @property
     def longest(self) -> timedelta:
         """The objective that leaves the most time."""
         own = (one.within for one in self.also.values())
@@ -36,10 +43,9 @@ class RtoSettings(Strict):
 
     @model_validator(mode="after")
     def _names_of_their_own(self) -> RtoSettings:
-        taken = {"database", "memory_tiers", "full_system"}
         found = []
         for name, one in self.also.items():
-            if name in taken:
+            if name in _RUNBOOK:
                 error = refused(f"is an objective already: `{name}`", "Give yours another name.")
                 found.append((("also", name), format_duration(one.within), error))
         if found:

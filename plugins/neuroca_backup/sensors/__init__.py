@@ -1,0 +1,1 @@
+"""Airflow's sensors: tasks that wait for something."""
