@@ -16,8 +16,6 @@ from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_step import Bench, actor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.sdk import Context
 
     from neuroca_backup.model.recovery import Value
@@ -166,4 +164,3 @@ class RecoveryOperator(BaseOperator):
     def work(self, here: Situation, context: Context) -> Any:
         """Do this task's one call."""
         raise NotImplementedError
-
