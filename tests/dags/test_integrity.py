@@ -291,7 +291,7 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
 
     dags = parsed()
 
-    assert sorted(dags) == ["backup_database", "restore", "retention"]
+    assert sorted(dags) == ["backup_database", "disaster_recovery", "restore", "retention"]
     assert not dags["backup_database"].timetable.can_be_scheduled
 
 
@@ -358,7 +358,7 @@ def test_a_broken_backup_yaml_is_one_clear_import_error_a_file(
 
     errors = DagBag(str(REPOSITORY / "dags")).import_errors
 
-    assert len(errors) == 3
+    assert len(errors) == 4
     for text in errors.values():
         assert "pipeline.mode" in text
         assert "stagged" in text
