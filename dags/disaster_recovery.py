@@ -25,6 +25,7 @@ from neuroca_backup.operators.recovery_restore import (
     ChooseOperator,
     ClearOperator,
     RecoveredOperator,
+    SaveFirstOperator,
     StartOperator,
 )
 from neuroca_backup.operators.recovery_return import (
@@ -61,7 +62,6 @@ from neuroca_backup.operators.restore import (
     ExamineOperator,
     LoadOperator,
     PublishOperator,
-    SaveOperator,
 )
 from neuroca_backup.operators.restore_checks import (
     IntegrityOperator,
@@ -230,7 +230,7 @@ def restore_of(priority: str) -> TaskGroup:
             chain(
                 StartOperator(task_id="fetch", order=order),
                 StopServicesOperator(task_id="stop", order=order),
-                SaveOperator(task_id="save", order=order),
+                SaveFirstOperator(task_id="save", order=order),
                 LoadOperator(task_id="load", order=order),
                 CompareOperator(task_id="compare", order=order),
                 PublishOperator(task_id="publish", order=order),

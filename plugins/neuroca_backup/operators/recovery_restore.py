@@ -15,7 +15,7 @@ from neuroca_backup.operators.recovery_step import (
     Situation,
     attempt_of,
 )
-from neuroca_backup.operators.restore import FetchOperator, RecordOperator
+from neuroca_backup.operators.restore import FetchOperator, RecordOperator, SaveOperator
 from neuroca_backup.operators.restore_step import Bench, RestoreOperator
 
 if TYPE_CHECKING:
@@ -93,6 +93,17 @@ class StartOperator(FetchOperator):
             backup_id=plan.backup_id,
             forecast_seconds=forecast.get("seconds"),
         )
+        return super().run(bench, context)
+
+
+class SaveFirstOperator(SaveOperator):
+    """Back up what a restore in place would overwrite, where the engine keeps no copy itself."""
+
+    @override
+    def run(self, bench: Bench, context: Context) -> dict[str, Any]:
+        over = self.received.get("over")
+        if over:
+            return {"notes": [f"It takes the place of what the restore of {over} has brought"]}
         return super().run(bench, context)
 
 

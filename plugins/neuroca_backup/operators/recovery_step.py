@@ -128,6 +128,8 @@ class Situation:
             "form": dict(one.form),
             "checks": checks,
             "index": index,
+            # In a throwaway server of its own nothing is in its way; in place it may replace.
+            "over": one.covered_by if one.form.get("target") == "connection" else "",
         }
 
     def bench(self, context: Context, one: PlannedSource) -> Bench:

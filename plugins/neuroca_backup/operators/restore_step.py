@@ -7,7 +7,7 @@ is ever stored.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -116,8 +116,8 @@ class RestoreOperator(BaseOperator):
 
     Args:
         order: What the task `plan` decided for this source. In a recovery it also has the `form`
-            of this source's restore, the group of its `checks` and its `index` there; the group is
-            "" where nothing was checked before.
+            of this source's restore, the group of its `checks` and its `index` there, "" where
+            nothing was checked before, and `over` which source it is restored.
     """
 
     template_fields: Sequence[str] = ("order",)
@@ -165,8 +165,13 @@ class RestoreOperator(BaseOperator):
         return RestorePlan.from_json(self.received["plan"])
 
     def target(self, bench: Bench, plan: RestorePlan) -> RestoreTarget:
-        """Where it goes, which in place is where the task `plan` has said."""
-        return bench.target(plan, planned=self.received["to"])
+        """Where it goes, which in place is where the task `plan` has said.
+
+        What is restored `over` another source of the same run may take the place of what that
+        source has just brought.
+        """
+        target = bench.target(plan, planned=self.received["to"])
+        return replace(target, replace=True) if self.received.get("over") else target
 
     def report(self, context: Context, step: str) -> dict[str, Any] | None:
         """Return what a step of the same source has reported, or None if it has not succeeded."""
