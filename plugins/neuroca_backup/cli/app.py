@@ -19,6 +19,7 @@ from neuroca_backup.cli import (
     make,
     memory,
     models,
+    recoveries,
     restore,
     retention,
     stored,
@@ -117,6 +118,7 @@ app.command("memory-export")(memory.memory_export)
 app.command("memory-import")(memory.memory_import)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
+app.add_typer(recoveries.app, name="recoveries")
 app.add_typer(retention.retention, name="retention")
 app.add_typer(retention.hold, name="hold")
 
