@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -29,6 +30,11 @@ class ReportOperator(RecoveryOperator):
 
     @override
     def work(self, here: Situation, context: Context) -> dict[str, Any]:
+        from neuroca_backup.services.recovery.report import (  # noqa: PLC0415 - only the task's
+            render,
+            rpo_of,
+            write,
+        )
         from neuroca_backup.services.recovery.verdict import (  # noqa: PLC0415 - only the task's
             verdict,
         )
@@ -45,6 +51,11 @@ class ReportOperator(RecoveryOperator):
         failed = [] if not approval else self._failed(context)
         reasons = [*found.reasons, *(f"the task {task} failed" for task in failed)]
         here.note(EventKind.ENDED, once=f"ended:{attempt_of(context)}", outcome=found.outcome)
+        settings = here.runtime.settings
+        limits = rpo_of(settings, reading.declared.sources)
+        written = write(here.journal, now=datetime.now(UTC), rpo=limits)
+        for line in render(written, form="md").splitlines():
+            self.log.info("%s", line)
         for reason in reasons:
             self.log.error("%s", reason)
         if reasons:
