@@ -366,8 +366,14 @@ def test_a_drill_does_not_wait_for_checks_that_it_cannot_ask() -> None:
     )
     one = plan(planned("postgres", Component.DATABASE))
 
-    assert required_checks(one.model_copy(update={"target": "drill"}), recovery) == ("databases",)
-    assert required_checks(one, recovery) == ("databases", "api", "performance", "security")
+    drill = one.model_copy(update={"target": "drill"})
+    assert required_checks(drill, recovery) == ("verify.databases",)
+    assert required_checks(one, recovery) == (
+        "verify.databases",
+        "verify.functionality:api",
+        "verify.performance",
+        "verify.security",
+    )
 
 
 def command(*words: str, timeout: str = "1m") -> CommandSettings:

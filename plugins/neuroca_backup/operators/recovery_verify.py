@@ -61,7 +61,8 @@ class PointOperator(RecoveryOperator):
         raise NotImplementedError
 
     def _name(self, context: Context) -> str:  # noqa: ARG002 - a mapped one asks it
-        return str(self.task_id).rpartition(".")[2]
+        # Its whole id: a source may have the name of a point.
+        return str(self.task_id)
 
 
 class ComponentPointOperator(PointOperator):
@@ -154,7 +155,7 @@ class FunctionalityOperator(PointOperator):
 
     @override
     def _name(self, context: Context) -> str:
-        return str(self.check)
+        return f"{self.task_id}:{self.check}"
 
 
 class UncheckedOperator(RecoveryOperator):

@@ -19,13 +19,14 @@ from neuroca_backup.services.recovery.plan import RecoveryPlan, recovered
 from neuroca_backup.settings import RecoverySettings
 from neuroca_backup.stores import Store
 
-# The points that are about a component, by the task's name.
+# The points that are about a component; their names are the ids of the tasks, and in the journal.
 POINTS: Mapping[str, Component] = {
-    "databases": Component.DATABASE,
-    "memory_tiers": Component.MEMORY_TIERS,
-    "configuration": Component.CONFIGURATION,
+    "verify.databases": Component.DATABASE,
+    "verify.memory_tiers": Component.MEMORY_TIERS,
+    "verify.configuration": Component.CONFIGURATION,
 }
-PERFORMANCE, SECURITY = "performance", "security"
+PERFORMANCE, SECURITY = "verify.performance", "verify.security"
+FUNCTIONALITY = "verify.functionality"
 
 
 def required_checks(plan: RecoveryPlan, recovery: RecoverySettings) -> tuple[str, ...]:
@@ -37,7 +38,12 @@ def required_checks(plan: RecoveryPlan, recovery: RecoverySettings) -> tuple[str
     points = [name for name, component in POINTS.items() if component in back]
     if plan.drill:
         return tuple(points)
-    return (*points, *(check.name for check in recovery.checks), PERFORMANCE, SECURITY)
+    return (
+        *points,
+        *(f"{FUNCTIONALITY}:{check.name}" for check in recovery.checks),
+        PERFORMANCE,
+        SECURITY,
+    )
 
 
 @dataclass(frozen=True, slots=True)
