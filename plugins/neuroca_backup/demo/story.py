@@ -204,8 +204,12 @@ class Demo:
                 return running
             self._airflow.stop()
             write_private(self.place.settings, settings)
-            password = self.place.secrets()["admin"]
-            write_private(self.place.passwords, json.dumps({configuration.USER: password}))
+            made = self.place.secrets()
+            passwords = {
+                configuration.USER: made["admin"],
+                configuration.SECOND_USER: made["approver"],
+            }
+            write_private(self.place.passwords, json.dumps(passwords))
             return on_free_ports(1, lambda ports: self._launch(wanted(ports[0])))
 
     def _launch(self, environment: dict[str, str]) -> dict[str, str]:
@@ -261,6 +265,7 @@ class Demo:
             f"Airflow   {address}",
             f"user      {user}",
             f"password  {password}",
+            f"who approves: {configuration.SECOND_USER}, {self.place.secrets()['approver']}",
             "",
             "Look at the graph of backup_database; trigger restore with its form.",
             "Drill the recovery of everything: make drill",
