@@ -27,7 +27,7 @@ class SurveyOperator(RecoveryOperator):
     def work(self, here: Situation, context: Context) -> list[dict[str, Any]]:
         found = here.runtime.assessment.look_around(here.request)
         for one in found:
-            words = "answers" if one.answers else "DOES NOT ANSWER"
+            words = {True: "answers", False: "DOES NOT ANSWER", None: "was not asked"}[one.answers]
             self.log.info("%s %s %s: %s", one.kind, one.name, words, one.detail)
         return [one.model_dump(mode="json") for one in found]
 

@@ -41,13 +41,18 @@ class Survey:
     recipients: Callable[[], Sequence[Recipient]]
 
     def ask(self, names: Sequence[str]) -> tuple[Reached, ...]:
-        """Ask the sources `names` and all stores."""
-        return _side_by_side(
+        """Ask the sources `names` and all stores; of files there is nobody to be asked."""
+        files = [name for name in names if targets.of_files(self.settings.sources[name].engine)]
+        servers = [name for name in names if name not in files]
+        found = _side_by_side(
             [
-                *(("source", name, partial(self._source, name)) for name in names),
+                *(("source", name, partial(self._source, name)) for name in servers),
                 *(("store", name, partial(_store, store)) for name, store in self.stores.items()),
             ]
         )
+        words = "files of this machine"
+        unasked = (Reached(kind="source", name=one, answers=None, detail=words) for one in files)
+        return (*unasked, *found)
 
     def keys(self, ref: BackupRef) -> tuple[Reached, ...]:
         """Let every key unwrap the keys of the backup `ref`: who can, can open what is like it."""
@@ -75,8 +80,6 @@ class Survey:
         source = self.settings.sources[name]
         endpoint = targets.own(name, source, connections=self.connections)
         endpoint = targets.with_default_port(endpoint, source.engine)
-        if targets.of_files(source.engine):
-            return "files of this machine"
         version = engines.named(source.engine).probe(endpoint)
         return f"version {version} at {endpoint.label}"
 
