@@ -202,6 +202,30 @@ def test_a_stored_plan_that_somebody_has_changed_is_not_done(run: Run) -> None:
         run.do(ProvisionOperator(task_id="infrastructure.provision"))
 
 
+def test_a_stored_plan_that_says_it_needs_nobody_is_found_out(run: Run) -> None:
+    here = Situation.of(run.context("x"))
+    here.journal.attach("plan.json", here.plan.model_copy(update={"approvals": 0}).encode())
+
+    with pytest.raises(AirflowFailException, match="not the one that assess"):
+        run.do(approval(1))
+    nothing_is_touched(run)
+
+
+def test_what_is_back_is_left_alone_when_the_choice_is_made_again(run: Run) -> None:
+    run.answer(approval(1), "Approve", by=BOB)
+    run.answer(approval(2), "Approve", by=CAROL)
+    choose = ChooseOperator(task_id="restore.configuration.choose", priority="configuration")
+    assert [one["source"] for one in run.do(choose)] == ["configuration"]
+    here = Situation.of(run.context("x"))
+    here.note(EventKind.RESTORED, "configuration", once="restored")
+
+    with pytest.raises(AirflowSkipException, match="nothing left to restore in configuration"):
+        run.do(choose)
+
+    here.note(EventKind.FAILED, "configuration", once="failed")
+    assert [one["source"] for one in run.do(choose)] == ["configuration"]
+
+
 def test_a_command_that_is_not_the_approved_one_any_more_is_not_run(run: Run) -> None:
     run.answer(approval(1), "Approve", by=BOB)
     run.answer(approval(2), "Approve", by=CAROL)

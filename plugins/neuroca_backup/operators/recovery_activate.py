@@ -12,6 +12,7 @@ from neuroca_backup.model.recovery import EventKind
 from neuroca_backup.operators.approval import SHOWN_DIGITS, SecondPersonOperator
 from neuroca_backup.operators.recovery_step import (
     APPROVALS,
+    PLAN,
     RecoveryOperator,
     Situation,
     attempt_of,
@@ -91,22 +92,29 @@ class ApproveRecoveryOperator(SecondPersonOperator):
         with translated():
             here = Situation.of(context)
             plan = here.plan
+            needed = here.request.needed(here.runtime.settings)
             text = markdown(plan)
+        ti: Any = context["ti"]
+        if plan.sha256 != (ti.xcom_pull(task_ids=PLAN) or {}).get("sha256"):
+            raise AirflowFailException(
+                "The stored plan is not the one that assess.plan has made: somebody has changed "
+                "it. Nothing was touched. Trigger a new run."
+            )
         before = self._before(context)
         if self.place > 1 and (before is None or before["sha256"] != plan.sha256):
             raise AirflowFailException(
                 "The plan is another one than the first approval was for. Nothing was touched: "
                 "clear the task approve."
             )
-        if self.place > plan.approvals:
-            self.log.info("Nobody is asked: %d approvals are needed", plan.approvals)
+        if self.place > needed:
+            self.log.info("Nobody is asked: %d approvals are needed", needed)
             return before or {"approved_by": "", "sha256": plan.sha256}
         triggered_by = self.triggered_by(context)
         raise self.ask(
             context,
             sha256=plan.sha256,
             subject=f"Recover {', '.join(one.component for one in plan.components)} "
-            f"({plan.target.replace('_', ' ')})? Approval {self.place} of {plan.approvals}, plan "
+            f"({plan.target.replace('_', ' ')})? Approval {self.place} of {needed}, plan "
             f"{plan.sha256[:SHOWN_DIGITS]}, asked for by {triggered_by}",
             body=text,
         )

@@ -31,7 +31,8 @@ class ChooseOperator(RecoveryOperator):
     """Say which sources of a priority are restored now; the group beside has one of each.
 
     A memory tier that a database has just brought back is left out, and the journal says so; it is
-    restored where that database's restore failed, or where its own backup is newer.
+    restored where that database's restore failed, or where its own backup is newer. Run again, it
+    leaves out what this recovery has brought back before.
 
     Args:
         priority: The name of the priority in backup.yaml.
@@ -48,6 +49,9 @@ class ChooseOperator(RecoveryOperator):
         back = brought_back(here.journal.read(tolerant=True).events)
         orders = []
         for index, one in plan.of(self.priority):
+            if one.source in back and here.holds(one):
+                self.log.info("%s is back already, and stays as it is", one.source)
+                continue
             why = self._left_out(one, back)
             if why:
                 self.log.info("%s is not restored by itself: %s", one.source, why)
@@ -63,7 +67,7 @@ class ChooseOperator(RecoveryOperator):
             place = checked.index(one.source) if first else index
             orders.append(here.order(place, one, checks=TARGET_GROUP if first else ""))
         if not orders:
-            raise AirflowSkipException(f"There is nothing to restore in {self.priority}.")
+            raise AirflowSkipException(f"There is nothing left to restore in {self.priority}.")
         return orders
 
     def _left_out(self, one: PlannedSource, back: set[str]) -> str:

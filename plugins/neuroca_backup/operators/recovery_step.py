@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ASSESS, ACTIVATE, INFRASTRUCTURE = "assess", "activate", "infrastructure"
 RESTORE, VERIFY, RETURN = "restore", "verify", "return"
+PLAN = f"{ASSESS}.plan"
 APPROVALS = (f"{ACTIVATE}.approve", f"{ACTIVATE}.approve_again")
 SERVICES = f"{INFRASTRUCTURE}.services"
 TARGET_GROUP = f"{INFRASTRUCTURE}.target"
@@ -131,6 +132,14 @@ class Situation:
             # In a throwaway server of its own nothing is in its way; in place it may replace.
             "over": one.covered_by if one.form.get("target") == "connection" else "",
         }
+
+    def holds(self, one: PlannedSource) -> bool:
+        """Return whether what was restored can still be there: throwaway servers may be gone."""
+        from neuroca_backup import sandbox  # noqa: PLC0415 - only tasks need it
+
+        if not self.request.drill or one.plan is None:
+            return one.plan is not None
+        return bool(sandbox.endpoints(self.runtime.spool.sandbox(one.plan.restore_id)))
 
     def bench(self, context: Context, one: PlannedSource) -> Bench:
         """Return what the steps of the restore of `one` work with."""

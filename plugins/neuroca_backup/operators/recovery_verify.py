@@ -202,7 +202,8 @@ def _ask(
     *,
     speed: bool,
 ) -> Any:
-    from neuroca_backup.services.recovery.verification import (  # noqa: PLC0415 - only tasks need it
+    from neuroca_backup.services import asking  # noqa: PLC0415 - only tasks need it
+    from neuroca_backup.services.recovery.verification import (  # noqa: PLC0415 - as above
         Verification,
     )
 
@@ -216,6 +217,10 @@ def _ask(
         holder = next(other for other in plan.sources if other.source == one.covered_by)
     else:
         return "it was not restored"
+    if not here.holds(holder):
+        return asking.Outcome(
+            ("not asked: its throwaway server is gone; it was asked when it was restored",), ()
+        )
     return Verification(here.runtime.stores).source(
         BackupRef(backup_id=backup_id, component=one.component),
         _place(here, holder, context),
