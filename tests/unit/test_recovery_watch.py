@@ -183,6 +183,14 @@ def test_while_no_store_answers_it_waits_and_after_the_limit_it_does_not_know(
     assert watched.look(243).verdict is Verdict.MET
 
 
+def test_what_a_silent_store_may_have_is_said_with_a_breach(watched: Watched) -> None:
+    watched.stores["primary"].answers = False
+    sight = watched.look(250)
+    assert sight.verdict is Verdict.BREACHED
+    assert "without primary, which did not answer" in sight.text
+    assert "without primary" in watched.messages[0]
+
+
 def test_without_a_journal_from_the_beginning_nothing_is_known(watched: Watched) -> None:
     watched.silence()
     with pytest.raises(StoreUnavailableError):

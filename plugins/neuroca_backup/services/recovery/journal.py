@@ -43,6 +43,7 @@ from neuroca_backup.stores import Store
 log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
+_AT_ONCE = 8  # events read at once
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
@@ -168,9 +169,11 @@ class Journal:
         silent |= lost
         entries: dict[str, Entry] = {}
         names = sorted({one for all_of in listed.values() for one in all_of})
-        for name in names:
-            holders = [store for store, all_of in listed.items() if name in all_of]
-            entry, errors = self._entry(name, holders)
+
+        def look(name: EventName) -> tuple[Entry | None, list[BackupError]]:
+            return self._entry(name, [store for store in listed if name in listed[store]])
+
+        for entry, errors in pipeline.in_parallel(look, names, workers=_AT_ONCE):
             findings += [error.problem for error in errors]
             if entry is not None:
                 entries.setdefault(entry.once, entry)
@@ -208,7 +211,14 @@ class Journal:
         dated = {store: at for store, at in answers.items() if at is not None}
         if not dated:
             raise self._absent(silent, what=f"{name} of ")
-        return self._stores[max(dated, key=dated.__getitem__)].get(key)
+        errors: list[BackupError] = []
+        for store in sorted(dated, key=dated.__getitem__, reverse=True):
+            try:
+                return self._stores[store].get(key)
+            except BackupError as error:
+                log.warning("%s does not give %s: %s", store, key, error)
+                errors.append(error)
+        raise _unreadable(errors)
 
     def spread(self) -> int:
         """Copy to every store that answers what it lacks of this recovery; return how many objects.

@@ -35,6 +35,7 @@ th, td { text-align: left; vertical-align: top; padding: 6px 10px; border: 1px s
 td:first-child { min-width: 110px; }
 th { background: #eef2f6; font-weight: 600; white-space: nowrap; }
 svg { display: block; width: 100%; height: auto; }
+.short { white-space: nowrap; }
 .warn { color: #b3261e; font-weight: 600; } .ok { color: #1b7f4b; font-weight: 600; }
 .prompt { color: var(--faint); margin: 0; }
 .room { border-bottom: 1px solid var(--line); height: 30px; }
@@ -42,7 +43,7 @@ ul { margin: 6px 0; padding-left: 22px; }
 @media print { body { background: #fff; font-size: 12px; } main { max-width: none; padding: 0; }
   tr, .card, .verdict { break-inside: avoid; } }
 """
-_KEPT_TOGETHER = 16  # letters
+_KEPT_TOGETHER = len("2026-11-23 02:00:00 UTC")
 _WARNING = {
     "breached",
     "met late",
@@ -99,10 +100,10 @@ def _table(head: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def _cell(text: str) -> str:
     tone = "warn" if text in _WARNING else "ok" if text in _PLEASING else ""
+    short = "short" if len(text) <= _KEPT_TOGETHER else ""
+    name = f"{tone} {short}".strip()
     shown = escape(text).replace("_", "_<wbr>")  # long names may break where words would
-    if len(text) <= _KEPT_TOGETHER:
-        shown = shown.replace(" ", "&nbsp;")
-    return f'<td class="{tone}">{shown}</td>' if tone else f"<td>{shown}</td>"
+    return f'<td class="{name}">{shown}</td>' if name else f"<td>{shown}</td>"
 
 
 def _lessons(report: Report) -> str:

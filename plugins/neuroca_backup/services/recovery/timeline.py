@@ -146,10 +146,14 @@ class _Picture:
         lanes = _Lanes(count=_LANES)
         row = self.y
         self._name("Milestones", row)
-        for one in self.report.events:
-            color = _MILESTONES.get(one.kind)
-            if color is None or (one.kind == "assessed" and one.subject):
-                continue
+        shown = [
+            one
+            for one in self.report.events
+            if one.kind in _MILESTONES and not (one.kind == "assessed" and one.subject)
+        ]
+        # Where there is no room for all labels, those of what people decided come first.
+        for one in sorted(shown, key=lambda event: _MILESTONES[event.kind] == _INK):
+            color = _MILESTONES[one.kind]
             x, width = self._x(one.seconds), len(one.kind) * _LETTER
             right = x + 7 + width > _WIDTH
             lane = lanes.place(x - 7 - width if right else x - 5, width + 14)
@@ -278,12 +282,12 @@ class _Lanes:
     """Rows of labels that do not touch; what fits nowhere gets no label."""
 
     def __init__(self, *, count: int) -> None:
-        self._ends = [float("-inf")] * count
+        self._taken: list[list[tuple[float, float]]] = [[] for _ in range(count)]
 
     def place(self, begin: float, width: float) -> int | None:
-        for lane, end in enumerate(self._ends):
-            if begin > end + 4:
-                self._ends[lane] = begin + width
+        for lane, taken in enumerate(self._taken):
+            if all(begin > end + 4 or begin + width < start - 4 for start, end in taken):
+                taken.append((begin, begin + width))
                 return lane
         return None
 

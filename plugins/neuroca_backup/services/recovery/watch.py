@@ -7,17 +7,17 @@ so it is told once, however often they are started anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from neuroca_backup.errors import BackupError
 from neuroca_backup.model import quantity
-from neuroca_backup.model.recovery import Declared, Event, EventKind, Value
+from neuroca_backup.model.recovery import Declared, EventKind, Value
 from neuroca_backup.services.recovery import clock
 from neuroca_backup.services.recovery.clock import Progress, State
-from neuroca_backup.services.recovery.journal import Journal
+from neuroca_backup.services.recovery.journal import Journal, Reading
 from neuroca_backup.services.recovery.states import number
 
 log = logging.getLogger(__name__)
@@ -108,47 +108,52 @@ class Watch:
             if sight.verdict is Verdict.UNKNOWN:
                 self._send("unknown", f"Recovery objective {self._objective}: unknown", sight.text)
             return sight
-        self._say(found)
+        text = str(found)
+        if reading.unreachable:
+            # What only those have may be what is missing.
+            text += f"; without {', '.join(reading.unreachable)}, which did not answer"
+        self._say(found, text)
         try:
-            self._tell(reading.declared, reading.events, found)
+            self._tell(reading, found, text)
         except BackupError as error:
             # What was read is still true; the next look, or the report, tells the journal.
             log.error("The journal does not take what was found: %s", error)  # noqa: TRY400 - no bug
-        return Sight(_verdict(found), str(found))
+        return Sight(_verdict(found), text)
 
-    def _say(self, found: Progress) -> None:
+    def _say(self, found: Progress, text: str) -> None:
         seen = (found.state, found.percent, found.open, found.failed)
         if seen != self._said or self._now() - self._said_at >= _SAID_EVERY:
-            log.info("%s", found)
+            log.info("%s", text)
             self._said, self._said_at = seen, self._now()
 
-    def _tell(self, declared: Declared, events: Iterable[Event], found: Progress) -> None:
+    def _tell(self, reading: Reading, found: Progress, text: str) -> None:
         """Append and send what `found` means, unless the journal has it already."""
-        ours = [one for one in events if one.subject == self._objective]
+        ours = [one for one in reading.events if one.subject == self._objective]
         kinds = {one.kind for one in ours}
         warned = [number(one, "percent") or 0 for one in ours if one.kind is EventKind.WARNED]
         late = found.state in {State.BREACHED, State.MET_LATE}
         if late and EventKind.BREACHED not in kinds:
-            self._append(declared, EventKind.BREACHED, found, "breached", "BREACHED")
+            details = self._send_about(reading.declared, "breached", "BREACHED", text)
+            self._record(EventKind.BREACHED, found, "breached", details)
         elif found.state is State.RUNNING and not found.ended and found.percent > max([0, *warned]):
-            told = f"{found.percent} % of the time is used"
-            self._append(declared, EventKind.WARNED, found, f"warned:{found.percent}", told)
+            once, told = f"warned:{found.percent}", f"{found.percent} % of the time is used"
+            details = self._send_about(reading.declared, once, told, text)
+            self._record(EventKind.WARNED, found, once, {**details, "percent": found.percent})
         if found.state in {State.MET, State.MET_LATE} and EventKind.MET not in kinds:
             self._record(EventKind.MET, found, "met", {"late": found.state is State.MET_LATE})
 
-    def _append(
-        self, declared: Declared, kind: EventKind, found: Progress, once: str, told: str
-    ) -> None:
-        """Tell people, then the journal: killed in between, they are told twice, not never."""
+    def _send_about(self, declared: Declared, once: str, told: str, text: str) -> dict[str, Value]:
+        """Tell people, before the journal is told: killed in between, they hear it twice."""
         what = "Drill" if declared.drill else "Recovery"
+        since = f"{declared.declared_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         channels = self._send(
             once,
             f"{what}: objective {self._objective}: {told}",
-            f"{found}\n\n{declared.what}\nDeclared {declared.declared_at:%Y-%m-%d %H:%M} by "
-            f"{declared.actor}, recovery {declared.recovery_id}.\n"
+            f"{text}\n\n{declared.what}\nDeclared by {declared.actor}, since {since}, "
+            f"recovery {declared.recovery_id}.\n"
             "The restores go on. Their tasks and logs say what is open and why.",
         )
-        self._record(kind, found, once, {"notified": channels})
+        return {"notified": channels}
 
     def _record(
         self, kind: EventKind, found: Progress, once: str, details: dict[str, Value]
@@ -159,8 +164,6 @@ class Watch:
             "left_seconds": round(found.left, 1),
             "open": ", ".join(found.open),
         }
-        if kind is EventKind.WARNED:
-            details["percent"] = found.percent
         self._journal.append(
             kind,
             self._objective,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from neuroca_backup.model import quantity
 from neuroca_backup.model.recovery_report import Check, ObjectiveReport, Report, SourceReport
 
+SHOWN_DIGITS = 12
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 LESSONS = (
     ("What went well", "What helped, and should stay as it is?"),
     ("What went badly", "What cost time, data or nerves?"),
@@ -122,7 +125,13 @@ def tables(report: Report) -> list[tuple[str, Sequence[str], Sequence[Sequence[s
             "Approvals",
             ["Time", "Decision", "By", "Plan", "Comment"],
             [
-                [moment(one.at), one.kind, one.actor, one.plan[:12] or "-", one.comment or "-"]
+                [
+                    moment(one.at),
+                    one.kind,
+                    one.actor,
+                    one.plan[:SHOWN_DIGITS] or "-",
+                    one.comment or "-",
+                ]
                 for one in report.decisions
             ],
         ),
@@ -199,6 +208,10 @@ def moment(value: datetime) -> str:
 
 
 def details(values: Mapping[str, object]) -> str:
-    """Return the details of an event in one line; those that are empty are left out."""
+    """Return the details of an event in one line: digests cut, those that are empty left out."""
     shown = ((name, value) for name, value in values.items() if value is not None and value != "")
-    return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown)
+    return ", ".join(f"{name.replace('_', ' ')}: {_digest(value)}" for name, value in shown)
+
+
+def _digest(value: object) -> str:
+    return _SHA256.sub(lambda found: f"{found[0][:SHOWN_DIGITS]}…", str(value))
