@@ -250,7 +250,7 @@ with DAG(
     if recovery.drill_schedule
     else None,
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=3,  # neither a drill nor a plan that awaits its approval may hold up another
     tags=["neuroca", "recovery"],
     params=PARAMS,
     doc_md=DOC,
