@@ -441,10 +441,10 @@ def test_security_is_asked_as_far_as_it_can_be_and_says_what_was_not(
     assert bare["Is the password of the connection its own"] is False
 
 
-def test_files_that_others_may_read_are_a_finding(tmp_path: Path) -> None:
+def test_files_that_others_may_write_are_a_finding(tmp_path: Path) -> None:
     def look(mode: int) -> bool | None:
         tmp_path.chmod(mode)
         (found,) = security.look(Endpoint.this_machine(tmp_path), "filetree")
         return found.well
 
-    assert (look(0o700), look(0o755)) == (True, False)
+    assert (look(0o755), look(0o775), look(0o757)) == (True, False, False)

@@ -1,7 +1,7 @@
 """Asking recovered servers what an attacker would try first; what cannot be asked is said so.
 
 Four questions to each: is the way encrypted, does somebody get in without a password or with a
-well-known one, is the address open to the world, may others read the files.
+well-known one, is the address open to the world, may others write the files.
 """
 
 from __future__ import annotations
@@ -134,13 +134,14 @@ def _hidden(endpoint: Endpoint) -> Finding:
 
 
 def _files(directory: Path | None) -> Finding:
-    question = "Are the files kept from others"
+    question = "Can nobody else write the files"
     if directory is None:
         return Finding(question, None, "they are where they came from, with the modes of before")
     try:
         mode = directory.stat().st_mode
     except OSError as error:
         return Finding(question, None, f"{directory}: {error.strerror}")
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        return Finding(question, well=False, detail=f"{directory} has the mode {mode & 0o777:04o}")
-    return Finding(question, well=True, detail=f"{directory} has the mode {mode & 0o777:04o}")
+    told = f"{directory} has the mode {mode & 0o777:04o}"
+    if mode & (stat.S_IWOTH | stat.S_IWGRP):
+        return Finding(question, well=False, detail=told)
+    return Finding(question, well=True, detail=f"{told}; what is in it has the modes of before")
