@@ -159,7 +159,7 @@ class MonitorSensor(BaseSensorOperator):
             for one in plan.sources:
                 if one.plan is None or one.source not in back:
                     continue
-                place = here.bench(context, one).target(one.plan).endpoint
+                place = here.whereabouts(context, one)
                 _, problem = answer(lambda place=place: place, one.plan.engine)  # type: ignore[misc]
                 if problem:
                     silent.append(f"{one.source}: {problem}")

@@ -18,6 +18,7 @@ from neuroca_backup.operators.restore_step import Bench, actor
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from neuroca_backup.model.endpoint import Endpoint
     from neuroca_backup.model.recovery import Value
     from neuroca_backup.runtime import Runtime
     from neuroca_backup.services.recovery.journal import Journal
@@ -141,9 +142,21 @@ class Situation:
             return one.plan is not None
         return bool(sandbox.endpoints(self.runtime.spool.sandbox(one.plan.restore_id)))
 
-    def bench(self, context: Context, one: PlannedSource) -> Bench:
-        """Return what the steps of the restore of `one` work with."""
-        return Bench.of(context, form=one.form)
+    def whereabouts(self, context: Context, one: PlannedSource) -> Endpoint:
+        """Return where `one` was restored, to be asked and not to be written to.
+
+        A new server may be the source itself by then: backup.yaml's connections lead there once
+        the system has returned to normal, and a restore there would be refused.
+        """
+        from neuroca_backup.services import targets  # noqa: PLC0415 - only tasks need it
+
+        assert one.plan is not None  # noqa: S101 - it was restored
+        bench = Bench.of(context, form=one.form)
+        connection = bench.request.target_connection
+        if connection is None:
+            return bench.target(one.plan).endpoint
+        there = bench.hook.connections.endpoint(connection)
+        return targets.with_default_port(there, one.plan.engine)
 
 
 def recovery_ref(context: Context, *, drill: bool) -> RecoveryRef:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.definitions._internal.expandinput import MappedArgument
 
-    from neuroca_backup.model.endpoint import Endpoint
     from neuroca_backup.model.recovery import Event
     from neuroca_backup.services.recovery.plan import PlannedSource, RecoveryPlan
 
@@ -118,7 +117,7 @@ class SecurityOperator(PointOperator):
         for one in plan.sources:
             if one.plan is None or one.covered_by:
                 continue
-            endpoint = here.bench(context, one).target(one.plan).endpoint
+            endpoint = here.whereabouts(context, one)
             for found in security.look(endpoint, one.plan.engine):
                 (problems if found.well is False else notes).append(f"{one.source}: {found}")
         return notes, problems
@@ -223,12 +222,7 @@ def _ask(
         )
     return Verification(here.runtime.stores).source(
         BackupRef(backup_id=backup_id, component=one.component),
-        _place(here, holder, context),
+        here.whereabouts(context, holder),
         questions=here.runtime.questions(one.source),
         speed=speed,
     )
-
-
-def _place(here: Situation, holder: PlannedSource, context: Context) -> Endpoint:
-    assert holder.plan is not None  # noqa: S101 - it was restored
-    return here.bench(context, holder).target(holder.plan).endpoint
