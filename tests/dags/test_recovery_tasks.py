@@ -22,6 +22,7 @@ from neuroca_backup.operators.recovery_report import ReportOperator
 from neuroca_backup.operators.recovery_restore import ChooseOperator
 from neuroca_backup.operators.recovery_return import BackUpAgainOperator, RedirectOperator
 from neuroca_backup.operators.recovery_step import APPROVALS, Situation
+from neuroca_backup.services.backup import BackupType
 from support.files_runs import FilesBench
 from support.registering import register
 
@@ -41,6 +42,7 @@ class Run:
     form: dict[str, Any]
     xcoms: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, Any] = field(default_factory=dict)
+    store: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def context(self, task_id: str) -> Any:
         run = SimpleNamespace(
@@ -59,7 +61,11 @@ class Run:
             xcom_push=lambda key, value: self.pushed.update({key: value}),
             get_task_states=lambda **_: {},
         )
-        return {"params": self.form, "dag_run": run, "ti": ti}
+        store = SimpleNamespace(
+            get=lambda key: self.store.get((task_id, key)),
+            set=lambda key, value: self.store.update({(task_id, key): value}),
+        )
+        return {"params": self.form, "dag_run": run, "ti": ti, "task_state_store": store}
 
     def do(self, operator: Any) -> Any:
         self.xcoms[operator.task_id] = found = operator.execute(self.context(operator.task_id))
@@ -189,6 +195,16 @@ def test_what_has_changed_since_it_was_approved_is_not_done(run: Run) -> None:
     with pytest.raises(AirflowFailException, match="approved by carol as plan"):
         run.answer(approval(2), "Approve", by=CAROL)
     nothing_is_touched(run)
+
+
+def test_a_question_whose_words_are_of_an_older_plan_is_not_asked_again(run: Run) -> None:
+    with pytest.raises(TaskAwaitingInput):
+        run.do(approval(1))
+    run.bench.back_up("models__phi", backup_type=BackupType.FULL)
+    run.do(PlanRecoveryOperator(task_id="assess.plan", reached=[]))
+
+    with pytest.raises(AirflowFailException, match="trigger a new run"):
+        run.do(approval(1))
 
 
 def test_a_stored_plan_that_somebody_has_changed_is_not_done(run: Run) -> None:

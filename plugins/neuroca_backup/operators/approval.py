@@ -22,6 +22,8 @@ REJECT = "Reject"
 SHOWN_DIGITS = 16
 # Where an approval leaves why a run may not go on: no task after it would know otherwise.
 REFUSAL = "refusal"
+# What the words of the question are about, in the task's own store.
+_SHOWN = "shown"
 
 
 class SecondPersonOperator(HITLOperator):
@@ -84,7 +86,20 @@ class SecondPersonOperator(HITLOperator):
         return {"approved_by": name, "sha256": sha256}
 
     def ask(self, context: Context, *, sha256: str, subject: str, body: str) -> BaseException:
-        """Return what, once raised, lets the task wait for the answer without a worker."""
+        """Return what, once raised, lets the task wait for the answer without a worker.
+
+        Airflow keeps the words of a task's first question when it is cleared and asks again. So
+        what is asked for then must be what those words are about.
+        """
+        store: Any = context["task_state_store"]
+        shown = store.get(_SHOWN) or sha256
+        if shown != sha256:
+            self.refuse(
+                context,
+                f"the plan is {sha256[:SHOWN_DIGITS]} now, and Airflow would show the question of "
+                f"{shown[:SHOWN_DIGITS]} again: trigger a new run",
+            )
+        store.set(_SHOWN, sha256)
         self.subject = subject
         self.body = body
         deadline = datetime.now(UTC) + self._patience

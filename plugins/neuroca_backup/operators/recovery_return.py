@@ -32,8 +32,8 @@ _BEGUN, _TROUBLE = "begun", "trouble"
 class ConfirmOperator(SecondPersonOperator):
     """Ask somebody who has looked at the system whether traffic may be led to it.
 
-    The question says which checks have passed and which have not. Anybody may answer, who
-    triggered the recovery included. Without an answer no traffic is led anywhere.
+    The log says which checks have passed and which have not. Anybody may answer, who triggered the
+    recovery included. Without an answer no traffic is led anywhere.
     """
 
     undone = "Traffic was not led back"
@@ -56,23 +56,16 @@ class ConfirmOperator(SecondPersonOperator):
         missing = [one.source for one in plan.sources if one.plan and one.source not in back]
         checks = {one.subject: one for one in events if one.kind is EventKind.CHECKED}
         words = {True: "passed", False: "NOT PASSED"}
-        lines = [
-            f"- {name}: {words[one.passed]} {one.details.get('problem') or ''}"
-            for name, one in checks.items()
-        ]
+        self.log.info("Not restored by themselves: %s", ", ".join(missing) or "nothing")
+        for name, one in checks.items():
+            self.log.info("%s: %s %s", name, words[one.passed], one.details.get("problem") or "")
         raise self.ask(
             context,
             sha256=plan.sha256,
             subject=f"Lead traffic to the recovered system of {plan.recovery_id}?",
-            body="\n".join(
-                [
-                    f"It runs `{' '.join(plan.redirect)}`.",
-                    "",
-                    f"Not restored by themselves: {', '.join(missing) or 'nothing'}",
-                    "",
-                    *lines,
-                ]
-            ),
+            # Airflow keeps these words when it asks again: nothing that may change is in them.
+            body=f"It runs `{' '.join(plan.redirect)}`. The log of this task says what is back and "
+            "which checks have passed; look at the system yourself, too.",
         )
 
     @override
@@ -165,14 +158,16 @@ class MonitorSensor(BaseSensorOperator):
                     silent.append(f"{one.source}: {problem}")
         store: Any = context["task_state_store"]
         now = datetime.now(UTC)
-        begun = datetime.fromisoformat(store.get(_BEGUN) or now.isoformat())
-        trouble: str = store.get(_TROUBLE) or ""
+        ti: Any = context["ti"]
+        begun_key, trouble_key = f"{_BEGUN}:{ti.try_number}", f"{_TROUBLE}:{ti.try_number}"
+        begun = datetime.fromisoformat(store.get(begun_key) or now.isoformat())
+        trouble: str = store.get(trouble_key) or ""
         for line in silent:
             self.log.warning("%s", line)
             trouble = trouble or f"{now.isoformat(timespec='seconds')} {line}"
-        store.set(_BEGUN, begun.isoformat())
+        store.set(begun_key, begun.isoformat())
         if trouble:
-            store.set(_TROUBLE, trouble)
+            store.set(trouble_key, trouble)
         if now - begun < self.window:
             return False
         if trouble:
