@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from neuroca_backup.errors import DamagedError, NotFoundError, StoreUnavailableError
+from neuroca_backup.errors import (
+    AccessDeniedError,
+    DamagedError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from neuroca_backup.model.identity import Component
 from neuroca_backup.model.recovery import Declared, EventKind, Objective, RecoveryRef
 from neuroca_backup.services.recovery.journal import Journal, recoveries
@@ -161,6 +166,23 @@ def test_one_store_that_is_down_is_enough_and_gets_everything_later(down: str) -
     assert stores["primary"].objects.keys() == stores["secondary"].objects.keys()
     assert journal(stores).read().findings == ()
     assert journal(stores).spread() == 0
+
+
+def test_a_region_that_is_denied_is_left_out_like_one_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stores = memory()
+
+    def deny() -> None:
+        raise AccessDeniedError("403 from us-west-2", remedy="Ask.")
+
+    monkeypatch.setattr(stores["primary"], "check", deny)
+    journal(stores).declare(declared())
+    append(stores)
+    found = journal(stores).read()
+    assert [event.subject for event in found.events] == ["postgres"]
+    assert "403" in found.unreachable["primary"]
+    assert stores["primary"].objects == {}
 
 
 def test_events_in_different_stores_are_put_together() -> None:

@@ -115,6 +115,20 @@ def test_an_objective_without_which_the_recovery_ended_was_not_met() -> None:
     assert found.decisions[0].comment == "not now"
 
 
+def test_while_it_goes_on_the_forecast_is_there_and_afterwards_it_is_not() -> None:
+    told = Story()
+    told.add(10, K.STARTED, "configuration", forecast_seconds=600)
+    for source in ("postgres", "mongodb", "redis", "vector"):
+        told.add(5, K.ASSESSED, source, forecast_seconds=3600)
+    found = {one.objective: one for one in report(told.reading(head()), minute=15).objectives}
+    assert found["database"].forecast_seconds == (15 + 5 + 60) * 60
+    assert found["full_system"].forecast_seconds is None
+    assert "forecast: all back after 80 min" in render(
+        report(told.reading(head()), minute=15), form="md"
+    )
+    assert {one.forecast_seconds for one in report(bad_day()).objectives} == {None}
+
+
 def test_every_attempt_is_there_with_how_it_ended() -> None:
     attempts = of(report(bad_day()), "mongodb").attempts
     assert [one.outcome for one in attempts] == ["failed", "back"]

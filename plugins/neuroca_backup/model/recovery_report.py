@@ -66,13 +66,15 @@ class ObjectiveReport(_Part):
     """How an objective went; `used_seconds` is the recovery time that was achieved.
 
     `state` is `met`, `met late`, `breached`, `running`, or `not met` where the recovery ended
-    without it.
+    without it. `forecast_seconds` is when it will be met, while something is open and that can be
+    told.
     """
 
     objective: str
     state: str
     limit_seconds: float
     used_seconds: float
+    forecast_seconds: float | None = None
     open: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     warned: tuple[Warned, ...] = ()

@@ -203,6 +203,7 @@ def _objective(name: str, reading: Reading, *, now: datetime) -> ObjectiveReport
         state=NOT_MET if gone else found.state.value,
         limit_seconds=found.limit,
         used_seconds=round(found.used, 3),
+        forecast_seconds=None if not found.open or found.ended else found.forecast_end,
         open=found.open,
         failed=found.failed,
         warned=tuple(

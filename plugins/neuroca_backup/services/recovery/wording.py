@@ -68,7 +68,9 @@ def objective_row(one: ObjectiveReport) -> list[str]:
     """Return objective, outcome, time used, limit, share and what is open."""
     rest = ", ".join(one.open) or "-"
     share = f"{one.used_seconds / one.limit_seconds:.0%}"
-    used, limit = quantity.duration(one.used_seconds), quantity.duration(one.limit_seconds)
+    used, limit = span(one.used_seconds), span(one.limit_seconds)
+    if one.forecast_seconds is not None:
+        rest += f" (forecast: all back after {span(one.forecast_seconds)})"
     return [one.objective, one.state, used, limit, share, rest]
 
 
