@@ -20,7 +20,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: help venv lint format types test demo down clean pins
+.PHONY: help venv lint format types test demo drill down clean pins
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -57,6 +57,9 @@ test: venv ## the whole suite, on real local servers; one test: .venv/bin/pytest
 
 demo: venv ## start everything locally, back everything up once, print the addresses
 	$(BIN)/python -m neuroca_backup.demo up $(if $(SCALE),--scale $(SCALE))
+
+drill: venv ## drill a disaster recovery on the data of `make demo`, which must be up
+	$(BIN)/python -m neuroca_backup.demo drill
 
 down: venv ## stop what `make demo` started
 	$(BIN)/python -m neuroca_backup.demo down

@@ -32,7 +32,10 @@ from neuroca_backup.services.locking import Locks
 from neuroca_backup.services.objectives.watching import Objectives
 from neuroca_backup.services.parts import Part
 from neuroca_backup.services.quiesce import Quiesce
+from neuroca_backup.services.recovery.assessment import Assessment
 from neuroca_backup.services.recovery.journal import Journal
+from neuroca_backup.services.recovery.selection import Selection
+from neuroca_backup.services.recovery.survey import Survey
 from neuroca_backup.services.restore import Restores
 from neuroca_backup.services.restore_tests.recording import Recording
 from neuroca_backup.services.restore_tests.testing import Testing
@@ -211,6 +214,24 @@ class Runtime:
             now.verifier.verify(ref)
 
         return Safety(engine=engines.named, back_up=back_up)
+
+    @cached_property
+    def assessment(self) -> Assessment:
+        """Planning the recovery of a whole system."""
+        return Assessment(
+            settings=self.settings,
+            connections=self.connections,
+            stores=self.stores,
+            catalog=self.catalog,
+            restores=self.restores,
+            selection=Selection(self.stores, self.sets),
+            survey=Survey(
+                settings=self.settings,
+                connections=self.connections,
+                stores=self.stores,
+                recipients=self._recipients,
+            ),
+        )
 
     @cached_property
     def retention(self) -> Retention:

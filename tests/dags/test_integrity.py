@@ -305,6 +305,7 @@ def test_a_component_without_a_schedule_is_run_by_hand_and_one_without_sources_h
 
     assert sorted(dags) == [
         "backup_database",
+        "disaster_recovery",
         "monitor_objectives",
         "restore",
         "restore_test",

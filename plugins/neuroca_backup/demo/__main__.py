@@ -1,4 +1,4 @@
-"""`python -m neuroca_backup.demo up|down|status`; the Makefile's `demo` and `down` call it."""
+"""`python -m neuroca_backup.demo up|drill|down|status`; the Makefile's targets call it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def up(
         # At once: threads that wait for servers would hold an ordinary end back. Every process
         # is written down before it runs, so `make down` finds each of them.
         os._exit(_INTERRUPTED)
+
+
+@app.command()
+def drill() -> None:
+    """Drill a disaster recovery on the demo's data, and print where its report is."""
+    _demo().drill()
 
 
 @app.command()

@@ -19,6 +19,8 @@ from neuroca_backup.errors import BackupError, PermanentError, UnreachableError
 
 _TIMEOUT_SECONDS = 30
 _NOT_FOUND = 404
+# As many as Airflow gives at once, whatever is asked for (`[api] maximum_page_limit`).
+_PAGE = 100
 # Parts of Airflow as its health report calls them.
 _PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
@@ -91,7 +93,12 @@ class AirflowApi:
 
     def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskRun]:
         """Return the tasks of a run in the order in which they started."""
-        report = self._get(f"{_run(dag_id, run_id)}/taskInstances?limit=500&order_by=start_date")
+        place = f"{_run(dag_id, run_id)}/taskInstances?limit={_PAGE}&order_by=start_date"
+        report = self._get(place)
+        found: list[Mapping[str, Any]] = list(report["task_instances"])
+        while report["task_instances"] and len(found) < report["total_entries"]:
+            report = self._get(f"{place}&offset={len(found)}")
+            found += report["task_instances"]
         return [
             TaskRun(
                 task_id=one["task_id"],
@@ -102,7 +109,7 @@ class AirflowApi:
                 started=_time(one["start_date"]),
                 ended=_time(one["end_date"]),
             )
-            for one in report["task_instances"]
+            for one in found
         ]
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:

@@ -16,6 +16,8 @@ from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.settings import sample_text
 
 USER = "admin"
+# Who triggers a restore in place or a recovery cannot approve it.
+SECOND_USER = "approver"
 METADATA_DATABASE = "airflow"
 CATALOG_DATABASE = "neuroca_backup"
 
@@ -108,7 +110,7 @@ def airflow_environment(place: Place, metadata: Endpoint, *, port: int) -> dict[
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(place.repository / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__FERNET_KEY": secrets["fernet"],
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,{SECOND_USER}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(place.passwords),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
         "AIRFLOW__API__HOST": "127.0.0.1",

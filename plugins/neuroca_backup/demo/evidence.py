@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -229,3 +230,21 @@ def _of(run: FinishedRun, places: Sequence[str]) -> Iterator[TaskRun]:
     for place in places:
         if run.tasks[place].state == "success":
             yield run.tasks[place]
+
+
+def reports(place: Place, environment: Mapping[str, str], recovery_id: str) -> Iterator[Path]:
+    """Copy the plan and the report of a recovery from the stores, and yield where each is."""
+    from neuroca_backup.runtime import Runtime  # noqa: PLC0415 - loads every client library
+    from neuroca_backup.settings import load  # noqa: PLC0415 - as above
+
+    runtime = Runtime.build(load(place.settings), FileConnections(environ=environment))
+    journal = runtime.journal(recovery_id)
+    folder = place.root / "reports" / recovery_id
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("plan.md", "report.html", "report.md", "report.json"):
+        try:
+            data = journal.attachment(name)
+        except NotFoundError:
+            continue
+        (folder / name).write_bytes(data)
+        yield folder / name

@@ -112,17 +112,19 @@ class Place:
     def secrets(self) -> dict[str, str]:
         """Return the demo's passwords by name, made at the first call and kept until `remove`."""
         path = self.root / "secrets.json"
-        if not path.exists():
-            made = {
-                "admin": secrets.token_urlsafe(12),
-                "api": secrets.token_hex(32),
-                "fernet": _fernet_key(),
-                "jwt": secrets.token_hex(32),
-                "recovery": secrets.token_urlsafe(24),
-            }
-            write_private(path, json.dumps(made))
-        found: dict[str, str] = json.loads(path.read_text())
-        return found
+        made = {
+            "admin": secrets.token_urlsafe(12),
+            "approver": secrets.token_urlsafe(12),
+            "api": secrets.token_hex(32),
+            "fernet": _fernet_key(),
+            "jwt": secrets.token_hex(32),
+            "recovery": secrets.token_urlsafe(24),
+        }
+        kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if kept.keys() < made.keys():  # an older demo had fewer
+            kept = {**made, **kept}
+            write_private(path, json.dumps(kept))
+        return kept
 
     @contextmanager
     def exclusive(self, *, create: bool) -> Iterator[bool]:

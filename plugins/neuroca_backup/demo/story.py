@@ -16,7 +16,7 @@ from neuroca_backup.catalog.postgres import PostgresCatalog
 from neuroca_backup.demo import configuration
 from neuroca_backup.demo.airflow_api import AirflowApi
 from neuroca_backup.demo.airflow_processes import AirflowProcesses
-from neuroca_backup.demo.evidence import gather, table
+from neuroca_backup.demo.evidence import gather, reports, table
 from neuroca_backup.demo.following import FinishedRun, Follower
 from neuroca_backup.demo.place import Place, write_private
 from neuroca_backup.demo.screen import Screen
@@ -32,6 +32,7 @@ from neuroca_backup.sandbox.seed import expected, seed
 
 # The server that elsewhere takes a restore: the demo's restore starts one of its own.
 METADATA = "postgres_twin"
+RECOVERY = "disaster_recovery"
 STORES = ("postgres", "mongodb", "redis", "milvus", "s3_us_west_2", "s3_eu_central_1")
 _HEALTHY_SECONDS = 180
 _POLL_SECONDS = 0.2
@@ -86,6 +87,27 @@ class Demo:
                 sandbox.stop(root)
             self.place.remove()
         self.screen.say(f"Everything is stopped, and {self.place.root} is removed.")
+
+    def drill(self) -> None:
+        """Drill the recovery of everything, and leave its report below the demo's folder.
+
+        Raises:
+            NotFoundError: The demo is not up.
+            ToolFailedError: Something did not come back; the report says what, too.
+        """
+        self.login()
+        environment = self._environment()
+        api = self._api(environment)
+        follower = Follower(api, self.screen, self._airflow.require_alive)
+        with self.screen.step("Drill a disaster recovery", log=self.place.task_logs):
+            follower.wait_for(RECOVERY)
+            run_id = api.trigger(RECOVERY, {"what_happened": "A drill of the demo"})
+            try:
+                follower.finish(RECOVERY, run_id)
+            finally:
+                planned = api.result(RECOVERY, run_id, "assess.plan")
+                for path in reports(self.place, environment, planned["recovery_id"]):
+                    self.screen.say(f"Report: {path}")
 
     def login(self) -> tuple[str, str, str]:
         """Return Airflow's address, user and password.
@@ -182,8 +204,12 @@ class Demo:
                 return running
             self._airflow.stop()
             write_private(self.place.settings, settings)
-            password = self.place.secrets()["admin"]
-            write_private(self.place.passwords, json.dumps({configuration.USER: password}))
+            made = self.place.secrets()
+            passwords = {
+                configuration.USER: made["admin"],
+                configuration.SECOND_USER: made["approver"],
+            }
+            write_private(self.place.passwords, json.dumps(passwords))
             return on_free_ports(1, lambda ports: self._launch(wanted(ports[0])))
 
     def _launch(self, environment: dict[str, str]) -> dict[str, str]:
@@ -239,8 +265,10 @@ class Demo:
             f"Airflow   {address}",
             f"user      {user}",
             f"password  {password}",
+            f"who approves: {configuration.SECOND_USER}, {self.place.secrets()['approver']}",
             "",
             "Look at the graph of backup_database; trigger restore with its form.",
+            "Drill the recovery of everything: make drill",
             f"Change a file below {self.place.files / 'configuration'}: its backup starts.",
             f"backup.yaml, spool and logs are in {self.place.root}",
             "Stop and remove all of it: make down",

@@ -10,12 +10,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from typing_extensions import override
 
 from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.operators.approval import REFUSAL
 from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_checks import start_sandbox
 from neuroca_backup.operators.restore_step import (
     APPROVE,
     CHECKS,
-    REFUSAL,
     STEPS,
     Bench,
     RestoreOperator,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STALE_SANDBOX = timedelta(days=3)
 
 
-def _together(context: Context) -> str:
+def together(context: Context) -> str:
     """Return what the sources of this run are known by while they are held to each other."""
     return f"agreement-{run_set_id(context)}"
 
@@ -43,8 +43,8 @@ class FetchOperator(RestoreOperator):
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
-        plan, ti = self.plan, context["ti"]
-        failed = failed_check(context, ti.map_index)  # type: ignore[arg-type]
+        plan = self.plan
+        failed = self._failed_check(context)
         if failed is not None:
             raise AirflowFailException(
                 f"{plan.source} has not passed the check {failed}, so nothing is fetched; the log "
@@ -54,13 +54,19 @@ class FetchOperator(RestoreOperator):
             # Whoever clears this task to repeat a restore needs the server again.
             start_sandbox(bench, plan, forget_after=STALE_SANDBOX)
         restores = bench.runtime.restores
+        notes = [] if self.checks else list(restores.preflight(plan, self.target(bench, plan)))
         fetched = restores.fetch(plan)
-        notes = list(fetched.fallbacks)
+        notes += fetched.fallbacks
         notes += fetched.plan.passed_over if fetched.plan.backup_id != plan.backup_id else ()
         if fetched.plan.backup_id != plan.backup_id or self.received.get("retrieval"):
             # What lay in an archive could not be looked at before.
             notes += restores.versions(fetched.plan, self.target(bench, fetched.plan))
         return {"fetched": fetched.to_json(), "notes": notes}
+
+    def _failed_check(self, context: Context) -> str | None:
+        if not self.checks:
+            return None
+        return failed_check(context, self.checked_index(context), group=self.checks)
 
 
 class SaveOperator(RestoreOperator):
@@ -132,7 +138,7 @@ class ExamineOperator(RestoreOperator):
             questions=bench.runtime.questions(plan.source),
             speed=bench.request.target != "sandbox",
         )
-        bench.runtime.agreement.note(_together(context), plan, bench.runtime.restores.fetched(plan))
+        bench.runtime.agreement.note(together(context), plan, bench.runtime.restores.fetched(plan))
         return {"notes": list(notes)}
 
 
@@ -140,6 +146,7 @@ class RecordOperator(RestoreOperator):
     """Record the restore whatever became of it, then fail if it failed."""
 
     ui_color = "#1f4e79"
+    approval = APPROVE  # the task that somebody answered
 
     @override
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
@@ -149,12 +156,12 @@ class RecordOperator(RestoreOperator):
         reports = self._reports(context)
         fetched = self.fetched(context) if "fetch" in reports else None
         plan = fetched.plan if fetched else plan
-        failed = next((step for step in (*CHECKS, *STEPS) if step not in reports), None)
+        failed = next((step for step in self._wanted if step not in reports), None)
         notes = [note for report in reports.values() for note in report.get("notes", ())]
-        approval = ti.xcom_pull(task_ids=APPROVE)
+        approval = ti.xcom_pull(task_ids=self.approval)
         refusal = ""
         if failed in STEPS and approval is None:
-            refusal = ti.xcom_pull(task_ids=APPROVE, key=REFUSAL) or "it was not approved"
+            refusal = ti.xcom_pull(task_ids=self.approval, key=REFUSAL) or "it was not approved"
         if approval and approval["approved_by"]:
             notes.insert(0, f"Approved by {approval['approved_by']}: plan {approval['sha256']}")
         outcome = "restored" if failed is None else refusal or f"failed in {failed}"
@@ -177,8 +184,12 @@ class RecordOperator(RestoreOperator):
             )
         return {"backup_id": plan.backup_id}
 
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        return (*CHECKS, *STEPS) if self.checks else STEPS
+
     def _reports(self, context: Context) -> dict[str, dict[str, Any]]:
-        pulled = {step: self.report(context, step) for step in (*CHECKS, *STEPS)}
+        pulled = {step: self.report(context, step) for step in self._wanted}
         return {step: report for step, report in pulled.items() if report}
 
 
@@ -196,7 +207,7 @@ class AgreeOperator(BaseOperator):
         if context["params"].get("dry_run"):
             raise AirflowSkipException("Dry run: nothing was restored.")
         with translated():
-            agreement, run = NeurocaHook().runtime.agreement, _together(context)
+            agreement, run = NeurocaHook().runtime.agreement, together(context)
             notes = agreement.require(run)
             agreement.clear(run)
         for note in notes:

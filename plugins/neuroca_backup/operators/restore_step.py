@@ -7,7 +7,7 @@ is ever stored.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -20,7 +20,7 @@ from neuroca_backup.operators.backup import run_set_id
 from neuroca_backup.operators.restore_request import RestoreRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
     from airflow.sdk.definitions._internal.expandinput import MappedArgument
@@ -35,8 +35,6 @@ CHECKS = ("sandbox", "space", "integrity", "versions", "state")
 STEPS = ("fetch", "stop", "save", "load", "compare", "publish", "examine")
 APPROVE = "approve"
 SERVICES = "services"
-# Where `approve` leaves why a restore may not go on: no task after it would know otherwise.
-REFUSAL = "refusal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +46,12 @@ class Bench:
     request: RestoreRequest
 
     @classmethod
-    def of(cls, context: Context) -> Bench:
-        """Build it from the run's form."""
+    def of(cls, context: Context, *, form: Mapping[str, Any] | None = None) -> Bench:
+        """Build it from a restore form: that of the run, where none is given."""
         hook = NeurocaHook()
         runtime = hook.runtime
-        request = RestoreRequest.parse(dict(context["params"]), runtime.settings)
+        given = dict(context["params"] if form is None else form)
+        request = RestoreRequest.parse(given, runtime.settings)
         return cls(runtime=runtime.at(request.as_of), hook=hook, request=request)
 
     def target(self, plan: RestorePlan, *, planned: str = "") -> RestoreTarget:
@@ -98,24 +97,27 @@ def actor(context: Context) -> str:
     return run.triggering_user_name or f"airflow ({run.run_type})"
 
 
-def report_of(context: Context, step: str, index: int) -> dict[str, Any] | None:
+def report_of(
+    context: Context, step: str, index: int, *, group: str = CHECKS_GROUP
+) -> dict[str, Any] | None:
     """Return what a step of the source `index` has reported, or None if it has not succeeded."""
     ti: Any = context["ti"]
-    group = CHECKS_GROUP if step in CHECKS else SOURCE_GROUP
     found: dict[str, Any] | None = ti.xcom_pull(task_ids=f"{group}.{step}", map_indexes=index)
     return found
 
 
-def failed_check(context: Context, index: int) -> str | None:
+def failed_check(context: Context, index: int, *, group: str = CHECKS_GROUP) -> str | None:
     """Return the first check that the source `index` has not passed, or None."""
-    return next((step for step in CHECKS if not report_of(context, step, index)), None)
+    return next((step for step in CHECKS if not report_of(context, step, index, group=group)), None)
 
 
 class RestoreOperator(BaseOperator):
     """A step of one source's restore; subclasses say in `run` which call it is.
 
     Args:
-        order: What the task `plan` decided for this source.
+        order: What the task `plan` decided for this source. In a recovery it also has the `form`
+            of this source's restore, the group of its `checks` and its `index` there, "" where
+            nothing was checked before, and `over` which source it is restored.
     """
 
     template_fields: Sequence[str] = ("order",)
@@ -140,13 +142,13 @@ class RestoreOperator(BaseOperator):
             self.log.info("%s", note)
         return {**report, "seconds": round(time.monotonic() - started, 3)}
 
-    def bench(self, context: Context) -> Bench:
-        """What the step works with."""
-        return Bench.of(context)
-
     def run(self, bench: Bench, context: Context) -> dict[str, Any]:
         """Do this step's one call."""
         raise NotImplementedError
+
+    def bench(self, context: Context) -> Bench:
+        """What this step works with."""
+        return Bench.of(context, form=self.received.get("form"))
 
     @property
     def received(self) -> dict[str, Any]:
@@ -163,13 +165,36 @@ class RestoreOperator(BaseOperator):
         return RestorePlan.from_json(self.received["plan"])
 
     def target(self, bench: Bench, plan: RestorePlan) -> RestoreTarget:
-        """Where it goes, which in place is where the task `plan` has said."""
-        return bench.target(plan, planned=self.received["to"])
+        """Where it goes, which in place is where the task `plan` has said.
+
+        What is restored `over` another source of the same run may take the place of what that
+        source has just brought.
+        """
+        target = bench.target(plan, planned=self.received["to"])
+        return replace(target, replace=True) if self.received.get("over") else target
 
     def report(self, context: Context, step: str) -> dict[str, Any] | None:
         """Return what a step of the same source has reported, or None if it has not succeeded."""
         ti: Any = context["ti"]
-        return report_of(context, step, ti.map_index)
+        if step not in CHECKS:
+            return report_of(context, step, ti.map_index, group=self.group)
+        return report_of(context, step, self.checked_index(context), group=self.checks)
+
+    @property
+    def group(self) -> str:
+        """The group that this step is in, with those above it."""
+        return str(self.task_id).rpartition(".")[0]
+
+    @property
+    def checks(self) -> str:
+        """The group of this source's checks, "" where there were none."""
+        return str(self.received.get("checks", CHECKS_GROUP))
+
+    def checked_index(self, context: Context) -> int:
+        """Return the index of this source among the checks."""
+        ti: Any = context["ti"]
+        found: int = self.received.get("index", ti.map_index)
+        return found
 
     def fetched(self, context: Context) -> FetchReport:
         """Return what the task `fetch` brought; its plan is what the steps after it work on."""

@@ -17,6 +17,7 @@ from neuroca_backup.settings.archive import (
 from neuroca_backup.settings.cautions import warnings
 from neuroca_backup.settings.loading import default_path, load, sample_text
 from neuroca_backup.settings.monitoring import MonitorSettings
+from neuroca_backup.settings.recovery import CheckSettings, CommandSettings, RecoverySettings
 from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.restore_test import RestoreTestSettings
 from neuroca_backup.settings.rotation import KeyRotationSettings
@@ -54,7 +55,9 @@ __all__ = [
     "AgreementSettings",
     "ArchiveSettings",
     "CatalogSettings",
+    "CheckSettings",
     "ClassificationSettings",
+    "CommandSettings",
     "CompressionSettings",
     "Copying",
     "Cron",
@@ -67,6 +70,7 @@ __all__ = [
     "NotificationSettings",
     "ObjectiveSettings",
     "PipelineSettings",
+    "RecoverySettings",
     "ReferenceSettings",
     "RestoreSettings",
     "RestoreTestSettings",

@@ -26,6 +26,7 @@ from neuroca_backup.settings.archive import (
     TertiaryRetentionSettings,
 )
 from neuroca_backup.settings.monitoring import MonitorSettings
+from neuroca_backup.settings.recovery import RecoverySettings, mistaken
 from neuroca_backup.settings.recovery_objectives import RtoSettings
 from neuroca_backup.settings.restore_test import RestoreTestSettings
 from neuroca_backup.settings.rotation import KeyRotationSettings
@@ -331,6 +332,7 @@ class Settings(Strict):
     verification: VerificationSettings = VerificationSettings()
     key_rotation: KeyRotationSettings = KeyRotationSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    recovery: RecoverySettings = RecoverySettings()
     services: dict[Component, tuple[AffectedSettings, ...]] = Field(default_factory=dict)
     agreement: tuple[AgreementSettings, ...] = ()
     classification: ClassificationSettings = ClassificationSettings()
@@ -342,6 +344,13 @@ class Settings(Strict):
     @classmethod
     def _by_method(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
         return by_method(sources)
+
+    @model_validator(mode="after")
+    def _every_source_has_a_priority(self) -> Settings:
+        found = list(mistaken(self.recovery, self.sources))
+        if found:
+            raise disagreement("Settings", found)
+        return self
 
     @model_validator(mode="after")
     def _keys_in_their_regions(self) -> Settings:
