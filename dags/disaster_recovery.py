@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, task
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.notifications.failure import FailureNotice
-from neuroca_backup.operators.groups import queue_of
+from neuroca_backup.operators.groups import queue_for, queue_of
 from neuroca_backup.operators.recovery_activate import (
     ApproveRecoveryOperator,
     NotifyTeamOperator,
@@ -71,7 +71,7 @@ from neuroca_backup.operators.restore_checks import (
     VersionsOperator,
 )
 from neuroca_backup.sensors.recovery_objective import RecoveryObjectiveSensor
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Brings a whole system back, in the six steps of the runbook
@@ -262,7 +262,8 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=5),
         "execution_timeout": settings.objectives.rto.full_system,
-        **queue_of(settings.pipeline),  # the spool and the sandboxes are on one machine
+        # The spool and the sandboxes are on one machine.
+        **(queue_of(settings.pipeline) | queue_for(Role.RESTORER, settings.access)),
     },
 ) as dag:
     with TaskGroup(group_id=ASSESS, tooltip="What is lost, what there is, and the plan"):

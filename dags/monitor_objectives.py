@@ -8,6 +8,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.model.identity import EVERYTHING
 from neuroca_backup.notifications.monitor import MonitorNotice
+from neuroca_backup.operators.groups import queue_for
 from neuroca_backup.operators.monitor import (
     VERDICT,
     ForecastOperator,
@@ -17,7 +18,7 @@ from neuroca_backup.operators.monitor import (
     SchedulesOperator,
     VerdictOperator,
 )
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Are we inside our objectives right now?
@@ -72,6 +73,7 @@ with DAG(
         "retries": 2,
         "retry_delay": timedelta(minutes=1),
         "execution_timeout": timedelta(minutes=30),
+        **queue_for(Role.VERIFIER, settings.access),
     },
 ) as dag:
     looking = [

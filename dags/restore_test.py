@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, chain, task_group
 
 from neuroca_backup.model.identity import Component
 from neuroca_backup.notifications.failure import FailureNotice
-from neuroca_backup.operators.groups import queue_of
+from neuroca_backup.operators.groups import queue_for, queue_of
 from neuroca_backup.operators.restore_step import SOURCE_GROUP
 from neuroca_backup.operators.restore_test import (
     CompareTestOperator,
@@ -27,7 +27,7 @@ from neuroca_backup.operators.restore_test import (
     TearDownOperator,
 )
 from neuroca_backup.operators.restore_test_request import SANDBOXES
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Restores the newest backups, to see that they can be restored
@@ -126,7 +126,8 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=5),
         "execution_timeout": settings.objectives.rto.full_system,
-        **queue_of(settings.pipeline),  # the spool and the sandbox are on one machine
+        # The spool and the sandbox are on one machine.
+        **(queue_of(settings.pipeline) | queue_for(Role.RESTORER, settings.access)),
     },
 ) as dag:
 

@@ -7,12 +7,13 @@ from datetime import timedelta
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.notifications.failure import FailureNotice
+from neuroca_backup.operators.groups import queue_for
 from neuroca_backup.operators.rotation import (
     PlanRotationOperator,
     RecordRotationOperator,
     RotateKeysOperator,
 )
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Looks after the keys of backups
@@ -65,6 +66,7 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=30),
         "execution_timeout": timedelta(hours=12),
+        **queue_for(Role.ROTATOR, settings.access),
     },
 ) as dag:
     plan = PlanRotationOperator(task_id="plan")

@@ -7,13 +7,14 @@ from datetime import timedelta
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from neuroca_backup.notifications.failure import FailureNotice
+from neuroca_backup.operators.groups import queue_for
 from neuroca_backup.operators.verification import (
     CheckOperator,
     PlanVerificationOperator,
     RecordVerificationOperator,
 )
 from neuroca_backup.operators.verification_request import COMPONENTS, LEVELS
-from neuroca_backup.settings import default_path, load
+from neuroca_backup.settings import Role, default_path, load
 
 DOC = """
 ### Reads every copy of every backup back
@@ -81,6 +82,7 @@ with DAG(
         "max_retry_delay": timedelta(minutes=30),
         # The copy that is begun last may take as long as its backup did.
         "execution_timeout": settings.verification.longest + timedelta(hours=24),
+        **queue_for(Role.VERIFIER, settings.access),
     },
 ) as dag:
     plan = PlanVerificationOperator(task_id="plan")

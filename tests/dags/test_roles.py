@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 QUEUES = """
   access:
-    queues: {writer: w, replicator: c, verifier: v, restorer: r, retention: d}
+    queues: {writer: w, replicator: c, verifier: v, restorer: r, retention: d, rotator: k}
 """
 
 
@@ -38,3 +38,11 @@ def test_each_task_runs_on_the_workers_of_its_role(
     assert (of["replicate"], of["verify"], of["set"]) == ("c", "v", "v")
     assert {task.queue for task in dags["restore"].tasks} == {"r"}
     assert {task.queue for task in dags["retention"].tasks} == {"d"}
+    for dag, queue in (
+        ("verify_backups", "v"),
+        ("monitor_objectives", "v"),
+        ("restore_test", "r"),
+        ("disaster_recovery", "r"),
+        ("rotate_keys", "k"),
+    ):
+        assert {task.queue for task in dags[dag].tasks} == {queue}, dag

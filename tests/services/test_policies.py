@@ -18,6 +18,7 @@ import pytest
 from neuroca_backup import sandbox
 from neuroca_backup.engines import RestoreTarget
 from neuroca_backup.errors import AccessDeniedError, KeyUnavailableError
+from neuroca_backup.model import erasure
 from neuroca_backup.model.identity import BackupRef, Component, set_id
 from neuroca_backup.model.status import Level
 from neuroca_backup.services import targets
@@ -327,11 +328,12 @@ def test_retention_deletes_what_has_expired_and_reads_no_data(
 ) -> None:
     runtime = stand.as_(Role.RETENTION)
     manifest = read_manifest(runtime.stores["primary"], ref).manifest
-    for key in (ref.keys_key(manifest.attempt), manifest.key_of(manifest.members[0])):
-        with pytest.raises(AccessDeniedError):
-            runtime.stores["primary"].get(key)
+    keys, member = ref.keys_key(manifest.attempt), manifest.key_of(manifest.members[0])
+    for key in (keys, member):
         with pytest.raises(AccessDeniedError):
             runtime.stores["primary"].put(key, b"")
+    with pytest.raises(AccessDeniedError):
+        runtime.stores["primary"].get(member)
     runtime.retention.hold(ref, reason="a test", until=None, actor="test")
 
     for days in (200, 220):
@@ -343,6 +345,8 @@ def test_retention_deletes_what_has_expired_and_reads_no_data(
             clock=lambda days=days: datetime.now(UTC) + timedelta(days=days),  # type: ignore[misc]
         ).apply(Component.LOGS, "logs", confirmed=True, actor="test")
 
+    certified = runtime.stores["primary"].get(erasure.key_of(logs[0]))
+    assert b"recipients" in certified
     assert keys_of(stand, logs[0]) == []
     assert keys_of(stand, logs[1]) != []
     assert keys_of(stand, ref) != []

@@ -90,6 +90,8 @@ def test_the_writer_is_denied_what_it_must_never_do_whatever_else_is_attached_to
     assert allowed_places(Role.WRITER, "s3:PutObject") == {
         "arn:aws:s3:::neuroca-backups/backups/*",
         "arn:aws:s3:::neuroca-dr-backups/backups/*/checked.json",
+        "arn:aws:s3:::neuroca-backups/backups/audit/*",
+        "arn:aws:s3:::neuroca-dr-backups/backups/audit/*",
     }
 
 
@@ -122,10 +124,19 @@ def test_every_engine_that_builds_on_earlier_backups_is_known() -> None:
     assert identity.CONTINUED["postgresql_physical"] == (basebackup.MANIFEST,)
 
 
+def test_nobody_may_delete_or_replace_a_line_of_the_audit_trail() -> None:
+    (kept,) = (one for one in policy(Role.RETENTION) if one["Sid"] == "KeepTheTrail")
+    assert kept["Effect"] == "Deny"
+    assert {"s3:DeleteObject", "s3:DeleteObjectVersion"} == set(kept["Action"])
+    assert all(place.endswith("/audit/*") for place in kept["Resource"])
+    for role in Role:
+        assert any(one["Sid"] == "AuditTrail" for one in policy(role))
+
+
 def test_every_use_of_a_key_is_for_the_keyset_of_a_backup() -> None:
     for role in Role:
         for one in policy(role):
-            if one["Effect"] == "Allow" and one["Action"][0].startswith("kms:"):
+            if one["Effect"] == "Allow" and one["Action"][0] in {"kms:Encrypt", "kms:Decrypt"}:
                 assert one["Condition"] == {
                     "StringLike": {identity.CONTEXT: [f"{identity.BACKUP_ID}*"]}
                 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from neuroca_backup import engines
 from neuroca_backup.engines import Dividing
+from neuroca_backup.model.audit import PREFIX as AUDIT
 from neuroca_backup.services.policies.identity import (
     BACKUP_ID,
     CONTEXT,
@@ -28,6 +29,7 @@ _ADMINISTRATION = (
     "kms:GetKeyPolicy",
     "kms:GetKeyRotationStatus",
     "kms:ListKeyPolicies",
+    "kms:ListKeyRotations",
     "kms:ListResourceTags",
     "kms:PutKeyPolicy",
     "kms:ScheduleKeyDeletion",
@@ -80,6 +82,18 @@ def bucket_policy(bucket: Bucket, settings: Settings) -> dict[str, Any]:
             "s3:PutObject",
             _manifests(bucket, settings),
             {"Null": {"s3:if-none-match": "true"}},
+        ),
+        _deny(
+            "TheTrailIsNeverReplaced",
+            "s3:PutObject",
+            [f"{bucket.root}{AUDIT}/*"],
+            {"Null": {"s3:if-none-match": "true"}},
+        ),
+        _deny(
+            "TheTrailIsNeverDeleted",
+            ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [f"{bucket.root}{AUDIT}/*"],
+            {},
         ),
     ]
     return {"Version": VERSION, "Statement": [one for one in statements if one["Resource"]]}
@@ -165,5 +179,5 @@ def _deny(
         "Principal": "*",
         "Action": action,
         "Resource": resources,
-        "Condition": condition,
+        **({"Condition": condition} if condition else {}),
     }

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuroca_backup.model.audit import PREFIX as AUDIT
 from neuroca_backup.model.backup_set import PREFIX as SETS
+from neuroca_backup.model.erasure import PREFIX as ERASURES
+from neuroca_backup.services.objectives.telling import FOLDER as MONITOR
 from neuroca_backup.services.policies.places import FACTS, Bucket, buckets, keys, objects
 from neuroca_backup.settings import Role, Settings
 
@@ -46,14 +49,14 @@ def policy(role: Role, settings: Settings) -> dict[str, Any]:
     found = buckets(settings)
     made = {
         Role.WRITER: lambda: _writer(found, settings),
-        Role.REPLICATOR: lambda: _replicator(found),
+        Role.REPLICATOR: lambda: _replicator(found, settings),
         Role.VERIFIER: lambda: _verifier(found, settings),
         Role.RESTORER: lambda: _restorer(found, settings),
         Role.RETENTION: lambda: _retention(found),
         Role.ROTATOR: lambda: _rotator(found, settings),
         Role.AUDITOR: lambda: _auditor(found),
     }[role]()
-    statements = [one for one in made if one["Resource"]]
+    statements = [one for one in (*made, *_trail(found, role)) if one["Resource"]]
     return {"Version": VERSION, "Statement": statements}
 
 
@@ -106,6 +109,7 @@ def _writer(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement]:
     yield _allow("CreateBackups", _UPLOADS, objects(primary, "*"))
     # That the source was looked at and has not changed, beside what stands for it.
     yield _allow("RecordChecks", ["s3:PutObject"], objects(others, "*/checked.json"))
+    yield _lengthen_locks(_locked(primary, settings))
     yield _encrypt(settings)
     yield _deny(
         "LeaveTheMarksOfOthersAlone",
@@ -133,12 +137,13 @@ def _continued(found: Sequence[Bucket], settings: Settings) -> Iterator[str]:
             yield from objects(found, *(f"{folder}/*/{one}" for one in names))
 
 
-def _replicator(found: Sequence[Bucket]) -> Iterator[Statement]:
+def _replicator(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement]:
     primary, others = _split(found)
     yield _list(found)
     yield _allow("ReadThePrimary", ["s3:GetObject"], objects(primary, "*"))
     yield _allow("ReadFacts", ["s3:GetObject"], objects(others, *_FACTS))
     yield _allow("CreateCopies", _UPLOADS, objects(others, "*"))
+    yield _lengthen_locks(_locked(found, settings))
     yield _deny(
         "LeaveTheMarksOfOthersAlone",
         ["s3:PutObject"],
@@ -151,7 +156,9 @@ def _verifier(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement
     yield _list(found)
     yield _allow("ReadBackups", ["s3:GetObject"], objects(found, "*"))
     yield _allow(
-        "RecordResults", ["s3:PutObject"], objects(found, "*/verification.json", f"{SETS}/*")
+        "RecordResults",
+        ["s3:PutObject"],
+        objects(found, "*/verification.json", f"{SETS}/*", f"{MONITOR}/*"),
     )
     yield _decrypt(settings)
     yield _deny("ChangeNoData", ["s3:PutObject"], objects(found, "*/members/*"))
@@ -161,6 +168,9 @@ def _verifier(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement
 def _restorer(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement]:
     yield _list(found)
     yield _allow("ReadBackups", ["s3:GetObject"], objects(found, "*"))
+    # What was there before an attack, and what lies in an archive.
+    yield _allow("ListThePast", ["s3:ListBucketVersions", "s3:GetBucketVersioning"], _arns(found))
+    yield _allow("ReadThePast", ["s3:GetObjectVersion", "s3:RestoreObject"], objects(found, "*"))
     # What a restore in place overwrites is backed up first.
     yield _allow("SaveWhatIsOverwritten", _UPLOADS, objects(found, "*"))
     yield _encrypt(settings)
@@ -174,13 +184,29 @@ def _restorer(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement
 def _retention(found: Sequence[Bucket]) -> Iterator[Statement]:
     places = [bucket.arn for bucket in found]
     yield _allow(
-        "List", ["s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"], places
+        "List",
+        [
+            "s3:ListBucket",
+            "s3:ListBucketVersions",
+            "s3:ListBucketMultipartUploads",
+            "s3:GetBucketObjectLockConfiguration",
+        ],
+        places,
     )
-    yield _allow("ReadFacts", ["s3:GetObject"], objects(found, *_FACTS, f"{SETS}/*"))
+    # Wrapped keys are read for the certificate that they were destroyed; nothing opens them here.
     yield _allow(
-        "SeeLocks", ["s3:GetObjectRetention", "s3:GetObjectLegalHold"], objects(found, *_FACTS)
+        "ReadFacts",
+        ["s3:GetObject"],
+        objects(found, *_FACTS, "*/keys.json", f"{SETS}/*", f"{ERASURES}/*"),
     )
-    yield _allow("Mark", ["s3:PutObject"], objects(found, "*/tombstone.json", "*/hold.json"))
+    yield _allow(
+        "SeeLocks", ["s3:GetObjectRetention", "s3:GetObjectLegalHold"], objects(found, "*")
+    )
+    yield _allow(
+        "Mark",
+        ["s3:PutObject"],
+        objects(found, "*/tombstone.json", "*/hold.json", f"{ERASURES}/*"),
+    )
     yield _allow(
         "Delete",
         [
@@ -191,10 +217,10 @@ def _retention(found: Sequence[Bucket]) -> Iterator[Statement]:
         ],
         objects(found, "*"),
     )
+    yield _deny("ReadNoData", ["s3:GetObject"], objects(found, "*/members/*"))
+    yield _deny("ChangeNoData", ["s3:PutObject"], objects(found, "*/members/*", "*/keys.json"))
     yield _deny(
-        "ReadAndChangeNoData",
-        ["s3:GetObject", "s3:PutObject"],
-        objects(found, "*/members/*", "*/keys.json"),
+        "KeepTheTrail", ["s3:DeleteObject", "s3:DeleteObjectVersion"], objects(found, f"{AUDIT}/*")
     )
 
 
@@ -203,7 +229,13 @@ def _rotator(found: Sequence[Bucket], settings: Settings) -> Iterator[Statement]
     yield _allow("ReadKeysets", ["s3:GetObject"], objects(found, *_FACTS, "*/keys.json"))
     yield _allow("WriteKeysets", ["s3:PutObject"], objects(found, "*/keys.json"))
     yield _encrypt(settings)
-    yield _decrypt(settings)
+    former = settings.key_rotation.previous_kms_key_ids
+    yield _decrypt(settings, *former)
+    yield _allow(
+        "SeeTheAgeOfKeys",
+        ["kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListKeyRotations"],
+        list(keys(settings).values()),
+    )
     yield _deny(
         "ReadAndChangeNoData", ["s3:GetObject", "s3:PutObject"], objects(found, "*/members/*")
     )
@@ -216,6 +248,27 @@ def _auditor(found: Sequence[Bucket]) -> Iterator[Statement]:
     yield _deny("ReadNoData", ["s3:GetObject"], objects(found, "*/members/*", "*/keys.json"))
 
 
+def _trail(found: Sequence[Bucket], role: Role) -> Iterator[Statement]:
+    """Whoever does something adds a line to the audit trail, after the last one there is."""
+    actions = ["s3:GetObject"] if role is Role.AUDITOR else ["s3:GetObject", "s3:PutObject"]
+    yield _allow("AuditTrail", actions, objects(found, f"{AUDIT}/*"))
+
+
+def _locked(found: Sequence[Bucket], settings: Settings) -> list[Bucket]:
+    """Return the buckets whose objects are locked, by backup.yaml."""
+    named = settings.storage.named()
+    return [bucket for bucket in found if named[bucket.store].lock is not None]
+
+
+def _lengthen_locks(found: Sequence[Bucket]) -> Statement:
+    actions = ["s3:GetObjectRetention", "s3:PutObjectRetention"]
+    return _allow("LengthenLocks", actions, objects(found, "*"))
+
+
+def _arns(found: Sequence[Bucket]) -> list[str]:
+    return [bucket.arn for bucket in found]
+
+
 def _split(found: Sequence[Bucket]) -> tuple[list[Bucket], list[Bucket]]:
     """Return the bucket that backups are written to, if it is one, and those they are copied to."""
     primary = [bucket for bucket in found if bucket.store == "primary"]
@@ -224,7 +277,8 @@ def _split(found: Sequence[Bucket]) -> tuple[list[Bucket], list[Bucket]]:
 
 def _list(found: Sequence[Bucket]) -> Statement:
     # Without it a missing object is called a denied one, and nothing may be taken for missing.
-    return _allow("List", ["s3:ListBucket"], [bucket.arn for bucket in found])
+    # Whether a bucket locks is asked by whoever writes to it or deletes from it.
+    return _allow("List", ["s3:ListBucket", "s3:GetBucketObjectLockConfiguration"], _arns(found))
 
 
 def _no_deletion(found: Sequence[Bucket]) -> Statement:
@@ -237,8 +291,8 @@ def _encrypt(settings: Settings) -> Statement:
     return _allow("WrapKeysets", ["kms:Encrypt"], arns, contexts=[f"{BACKUP_ID}*"])
 
 
-def _decrypt(settings: Settings) -> Statement:
-    arns = list(keys(settings).values())
+def _decrypt(settings: Settings, *former: str) -> Statement:
+    arns = list(dict.fromkeys([*keys(settings).values(), *former]))
     return _allow("UnwrapKeysets", ["kms:Decrypt"], arns, contexts=[f"{BACKUP_ID}*"])
 
 
