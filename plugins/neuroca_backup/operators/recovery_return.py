@@ -20,6 +20,7 @@ from neuroca_backup.operators.recovery_step import (
     Situation,
     attempt_of,
 )
+from neuroca_backup.operators.restore import together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -259,6 +260,7 @@ class RemoveSandboxesOperator(BaseOperator):
                 plan = here.plan
             except NotFoundError:
                 return  # nothing was planned, so nothing was started
+            here.runtime.agreement.clear(together(context))
             for one in plan.sources:
                 if one.plan is None:
                     continue
