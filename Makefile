@@ -53,7 +53,7 @@ types: venv ## mypy alone
 	$(BIN)/mypy --strict
 
 test: venv ## the whole suite, on real local servers; one test: .venv/bin/pytest FILE::NAME
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 demo: venv ## start everything locally, back everything up once, print the addresses
 	$(BIN)/python -m neuroca_backup.demo up $(if $(SCALE),--scale $(SCALE))

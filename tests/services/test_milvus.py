@@ -489,6 +489,7 @@ def test_a_file_of_json_lines_carries_a_collection_to_another_store(
         ended = CliRunner().invoke(app, ["--config-path", str(config), *words])
         return ended.exit_code, ended.output
 
+    run("configure", "--initialise-stores")
     file, wrong = tmp_path / "vectors.jsonl.gz", tmp_path / "wrong.jsonl"
     assert run("vector-export", "--source", "vector", "--output", str(file)) == (
         0,

@@ -24,6 +24,7 @@ from neuroca_backup.model.endpoint import Endpoint
 from neuroca_backup.model.identity import BackupRef, Component
 from neuroca_backup.sandbox import seed_milvus, seed_mongodb, seed_redis
 from support import subjects
+from support.airflow_database import drop_database as drop_airflow
 from support.every_source import Declared, backup_yaml, declared
 from support.milvus import client as milvus_client
 from support.milvus import drop_database
@@ -172,6 +173,8 @@ def stand(
         yield made
         for subject in found.values():
             subject.empty(subject.other)
+        for place in (found["airflow"].own, found["airflow"].other):
+            drop_airflow(replace(place, database="postgres"), place.database)
     flush(redis_server)
     found["mongodb"].empty(mongodb)
 

@@ -95,6 +95,14 @@ def bare_database(server: Endpoint, name: str) -> Endpoint:
     return database
 
 
+def drop_database(server: Endpoint, name: str) -> None:
+    """Remove a database that others would take for data of the server's."""
+    with session(server) as opened:
+        opened.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+
 def _require_template(server: Endpoint) -> None:
     with session(server) as opened:
         there = opened.execute(
