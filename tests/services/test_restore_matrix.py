@@ -174,7 +174,8 @@ def stand(
         for subject in found.values():
             subject.empty(subject.other)
         for place in (found["airflow"].own, found["airflow"].other):
-            drop_airflow(replace(place, database="postgres"), place.database)
+            plain = replace(place, database="postgres", extra={"sslmode": "disable"})
+            drop_airflow(plain, place.database)
     flush(redis_server)
     found["mongodb"].empty(mongodb)
 
