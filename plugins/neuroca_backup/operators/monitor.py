@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.hooks.neuroca import NeurocaHook, run_actor, translated
 from neuroca_backup.operators.monitor_request import MonitorRequest
 
 if TYPE_CHECKING:
@@ -275,5 +275,4 @@ def _gathered(context: Context) -> tuple[list[Finding], set[str]]:
 
 
 def _actor(context: Context) -> str:
-    run = context["dag_run"]
-    return f"airflow:{run.dag_id}/{run.run_id}"
+    return run_actor(context["dag_run"])

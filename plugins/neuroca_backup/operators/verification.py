@@ -8,7 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
-from neuroca_backup.hooks.neuroca import NeurocaHook, translated
+from neuroca_backup.hooks.neuroca import NeurocaHook, run_actor, translated
 from neuroca_backup.model import quantity
 from neuroca_backup.model.identity import Component
 from neuroca_backup.operators.verification_request import VerificationRequest
@@ -137,7 +137,7 @@ class RecordVerificationOperator(VerificationOperator):
             if sums["left_overdue"]:
                 problems.append(f"{sums['left_overdue']} copies are still overdue")
             report = {**sums, "levels": levels, "problems": problems}
-            service.note_run(actor=f"airflow:{run.dag_id}/{run.run_id}", details=report)
+            service.note_run(actor=run_actor(run), details=report)
         self.log.info("Verification: %s", report)
         for sentence in _every(done, "archived"):
             self.log.warning("Not checkable: %s", sentence)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from neuroca_backup.hooks.neuroca import translated
+from neuroca_backup.hooks.neuroca import run_actor, translated
 from neuroca_backup.triggers.recovery_objective import RecoveryObjectiveTrigger, watch_of
 
 if TYPE_CHECKING:
@@ -128,5 +128,4 @@ class RecoveryObjectiveSensor(BaseSensorOperator):
 
 
 def _actor(context: Context) -> str:
-    run = context["dag_run"]
-    return f"airflow:{run.dag_id}/{run.run_id}"
+    return run_actor(context["dag_run"])

@@ -19,6 +19,7 @@ from neuroca_backup.engines import Engine, Referring
 from neuroca_backup.errors import BackupError, ComparisonError, ConfigurationError
 from neuroca_backup.model import document
 from neuroca_backup.services.asking import Outcome
+from neuroca_backup.spool import translated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,9 +97,10 @@ class Agreement:
                 if reference.source == plan.source:
                     kept = self._kept(plan, backup, reference, side)
                     path = self._path(self._spool.shared(run), rule, side)
-                    partial = path.with_suffix(".partial")
-                    partial.write_bytes(document.encode(kept))
-                    partial.replace(path)
+                    with translated(self._spool.root):
+                        partial = path.with_suffix(".partial")
+                        partial.write_bytes(document.encode(kept))
+                        partial.replace(path)
 
     def judge(self, run: str) -> Outcome:
         """Return what the samples of `run` say of every rule."""
